@@ -1,0 +1,1 @@
+"""Headrace: real-time machine learning as one correct loop."""
