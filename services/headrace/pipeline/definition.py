@@ -1,0 +1,244 @@
+"""A whole pipeline, checked when it is built."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from headrace.pipeline.errors import DefinitionError
+from headrace.pipeline.features import OPERATIONS, Aggregation, Entity, FeatureView, OnDemand
+from headrace.pipeline.schema import EventSchema
+from headrace.pipeline.time_units import DAY
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is learned and when it is known.
+
+    Attributes:
+        kind: "binary" (0 or 1).
+        horizon: how long after an event its label is waited for, in microseconds of event time.
+        expired: what a missing label means at the horizon: "drop" (no outcome) or "negative" (an outcome with 0).
+    """
+
+    kind: Literal["binary"] = "binary"
+    horizon: int = 30 * DAY
+    expired: Literal["drop", "negative"] = "drop"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with a score.
+
+    Attributes:
+        threshold: scores at or above it give `above`, others `below`.
+        above: decision for high scores.
+        below: decision for low scores.
+        untrained: decision while the model has learned nothing.
+    """
+
+    threshold: float = 0.5
+    above: str = "review"
+    below: str = "accept"
+    untrained: str = "accept"
+
+    def decide(self, score: float, *, untrained: bool) -> str:
+        """The decision for a score in 0 to 1."""
+        if untrained:
+            return self.untrained
+        return self.above if score >= self.threshold else self.below
+
+
+@dataclass(frozen=True)
+class Model:
+    """How the model is made.
+
+    Attributes:
+        name: name of the recipe.
+        build: returns a fresh River pipeline; imports River itself, so that only the learner needs it.
+        decision: what to do with a score.
+    """
+
+    name: str
+    build: Callable[[], Any]
+    decision: Decision = field(default_factory=Decision)
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """Rules of the monitor. They change nothing that is served, so they are in no fingerprint.
+
+    Attributes:
+        season: length in microseconds of the windows that are compared: one whole cycle of the stream, a day.
+        reference_seasons: how many first seasons make the reference.
+        psi_threshold: population stability index above which a significant drift is an alert.
+        false_discovery_rate: of the significance tests over all features of a season (Benjamini-Hochberg).
+        loss_delta: confidence of ADWIN on the log loss of labelled predictions.
+        min_auc: area under the ROC curve of a season below which quality is an alert; 0 is off.
+    """
+
+    season: int = DAY
+    reference_seasons: int = 7
+    psi_threshold: float = 0.1
+    false_discovery_rate: float = 0.01
+    loss_delta: float = 0.002
+    min_auc: float = 0.0
+
+
+class Pipeline:
+    """One declaration of the whole loop.
+
+    Args:
+        name: lower-case name, the prefix of its topics: letters, digits and hyphens.
+        event: schema of the events.
+        entities: what features are kept for.
+        key: name of the entity that `events` is keyed by, best the busiest.
+        features: feature views and on-demand features, in the order of the vector.
+        label: what is learned.
+        model: how.
+        monitoring: rules of the monitor.
+        lateness: how far events may come out of order, in microseconds of event time.
+        max_jump: an event further ahead of its partition than this (microseconds) is set aside until confirmed.
+        clock: "event" uses event time alone; "live" also refuses event times beyond the wall clock.
+
+    Raises:
+        DefinitionError: names the part at fault and what is allowed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        event: EventSchema,
+        entities: Sequence[Entity],
+        key: str,
+        features: Sequence[FeatureView | OnDemand],
+        label: Label,
+        model: Model,
+        monitoring: Monitoring | None = None,
+        lateness: int = DAY,
+        max_jump: int = DAY,
+        clock: Literal["event", "live"] = "event",
+    ) -> None:
+        self.name = name
+        self.event = event
+        self.entities = tuple(entities)
+        self.key = key
+        self.features = tuple(features)
+        self.label = label
+        self.model = model
+        self.monitoring = monitoring or Monitoring()
+        self.lateness = lateness
+        self.max_jump = max_jump
+        self.clock = clock
+        self._check()
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the features in vector order."""
+        names: list[str] = []
+        for part in self.features:
+            if isinstance(part, OnDemand):
+                names.append(part.name)
+            else:
+                names.extend(f"{part.entity}_{aggregation.name}" for aggregation in part.aggregations)
+        return tuple(names)
+
+    @cached_property
+    def schema_fingerprint(self) -> int:
+        """Identifies the schema of packed events, 64 bits."""
+        return _fingerprint(self.event.describe())
+
+    @cached_property
+    def features_fingerprint(self) -> int:
+        """Identifies schema, features and their order, 64 bits. Must match between a vector and a model."""
+        return _fingerprint(
+            {
+                "schema": self.event.describe(),
+                "entities": [vars(entity) for entity in self.entities],
+                "features": [
+                    part.describe()
+                    if isinstance(part, OnDemand)
+                    else {"entity": part.entity, "aggregations": [a.describe() for a in part.aggregations]}
+                    for part in self.features
+                ],
+            }
+        )
+
+    @cached_property
+    def views(self) -> tuple[FeatureView, ...]:
+        """The feature views, in vector order."""
+        return tuple(part for part in self.features if isinstance(part, FeatureView))
+
+    @cached_property
+    def entity_fields(self) -> tuple[str, ...]:
+        """For each entity the field that holds its id."""
+        return tuple(entity.field for entity in self.entities)
+
+    @cached_property
+    def key_field(self) -> str:
+        """The field that `events` is keyed by."""
+        return next(entity.field for entity in self.entities if entity.name == self.key)
+
+    def _check(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,62}", self.name):
+            raise DefinitionError(f"pipeline name {self.name!r}: lower-case letters, digits and hyphens, 63 at most")
+        names = [entity.name for entity in self.entities]
+        for entity in self.entities:
+            if names.count(entity.name) > 1:
+                raise DefinitionError(f"entity {entity.name!r} is declared twice")
+            if not entity.name.isidentifier():
+                raise DefinitionError(f"entity {entity.name!r}: a name must be an identifier")
+            declared = self.event.by_name.get(entity.field)
+            if declared is None or declared.kind != "text" or declared.optional:
+                raise DefinitionError(f"entity {entity.name!r}: {entity.field!r} must be a required text field")
+        if self.key not in names:
+            raise DefinitionError(f"key {self.key!r} is not an entity; declared are {', '.join(names) or 'none'}")
+        viewed = [view.entity for view in self.views]
+        for view in self.views:
+            if view.entity not in names:
+                raise DefinitionError(f"feature view of {view.entity!r}: no such entity; declared are {names}")
+            if viewed.count(view.entity) > 1:
+                raise DefinitionError(f"entity {view.entity!r} has two feature views; put all into one")
+            for aggregation in view.aggregations:
+                self._check_aggregation(f"{view.entity}_{aggregation.name}", aggregation)
+        for name in self.feature_names:
+            if not name.isidentifier():
+                raise DefinitionError(f"feature {name!r}: a name must be an identifier")
+            if self.feature_names.count(name) > 1:
+                raise DefinitionError(f"feature {name!r} is declared twice")
+        if not self.feature_names:
+            raise DefinitionError("a pipeline needs at least one feature")
+        for duration in ("lateness", "max_jump"):
+            if getattr(self, duration) <= 0:
+                raise DefinitionError(f"{duration} must be more than 0 microseconds")
+        if not 0 <= self.model.decision.threshold <= 1:
+            raise DefinitionError(f"decision threshold {self.model.decision.threshold}: allowed is 0 to 1")
+        if self.label.horizon <= 0:
+            raise DefinitionError("label horizon must be more than 0 microseconds")
+
+    def _check_aggregation(self, name: str, aggregation: Aggregation) -> None:
+        if aggregation.operation not in OPERATIONS:
+            raise DefinitionError(f"feature {name!r}: operation {aggregation.operation!r} is none of {OPERATIONS}")
+        if aggregation.window <= 0 or aggregation.hop <= 0 or aggregation.delay < 0:
+            raise DefinitionError(f"feature {name!r}: window and hop must be more than 0, delay at least 0")
+        if aggregation.window % aggregation.hop or aggregation.delay % aggregation.hop:
+            raise DefinitionError(f"feature {name!r}: window and delay must be multiples of the hop")
+        if aggregation.from_labels and not aggregation.delay:
+            raise DefinitionError(f"feature {name!r}: a label-derived feature needs a delay")
+        if aggregation.operation in ("sum", "mean"):
+            summed = self.event.by_name.get(aggregation.of)
+            if summed is None or summed.kind == "text":
+                raise DefinitionError(f"feature {name!r}: {aggregation.of!r} is not a numeric field of the event")
+            if summed.optional:
+                raise DefinitionError(f"feature {name!r}: {aggregation.of!r} is optional and cannot be summed")
+
+
+def _fingerprint(description: Any) -> int:
+    canonical = json.dumps(description, sort_keys=True, separators=(",", ":"))
+    return int.from_bytes(hashlib.sha256(canonical.encode()).digest()[:8], "big")
