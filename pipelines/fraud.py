@@ -61,7 +61,7 @@ def scaled_logistic_regression() -> Any:
 
 pipeline = Pipeline(
     "fraud",
-    event=EventSchema(Text("customer_id"), Text("terminal_id"), Money("amount_cents")),
+    event=EventSchema(Text("customer_id"), Text("terminal_id"), Money("amount_cents", maximum=1_000_000_00)),
     entities=[Entity("customer", "customer_id"), Entity("terminal", "terminal_id")],
     key="customer",
     features=[
