@@ -1,0 +1,176 @@
+"""The feature state in Redis: how it is named, and how it is read in one round trip.
+
+Keys, all with the prefix `headrace:{<deployed pipeline>}:<features fingerprint>` (the braces keep them in one slot):
+
+- `…:e:<entity>:<id>` and `…:l:<entity>:<id>`: the event log and the label log of a key, packed records.
+- `…:fences`: a hash from source partition (`events/0`, `outcomes/3`) to the offset of its last merged record.
+- `…:sources`: a hash with what belongs to each source partition: where its event time stands, its topic's identity.
+- `…:newest`: production time of the newest merged record, in microseconds.
+
+A write moves logs and fence in one script, and a read takes them in one transaction, so the fences that are read say
+exactly which records the logs hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.pipeline.events import EventColumns, Int64Array
+from headrace.pipeline.state import LABEL_RECORD, EntityPlan, FeaturePlan, Records
+from headrace.pipeline.windows import EntityState, SortedLog
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+EVENTS = "events"
+OUTCOMES = "outcomes"
+
+Command = tuple[str | bytes | int, ...]
+
+
+class StateKeys:
+    """Names of the keys of one pipeline's state.
+
+    Attributes:
+        prefix: what all of them begin with.
+        fences: the hash of last merged offsets.
+        sources: the hash of what belongs to each source partition.
+        newest: production time of the newest merged record.
+    """
+
+    def __init__(self, deployed: str, features_fingerprint: int) -> None:
+        self.prefix = f"headrace:{{{deployed}}}:{features_fingerprint:016x}"
+        self.fences = f"{self.prefix}:fences"
+        self.sources = f"{self.prefix}:sources"
+        self.newest = f"{self.prefix}:newest"
+
+    def event_log(self, entity: str) -> str:
+        """What the names of an entity's event logs begin with; the id follows."""
+        return f"{self.prefix}:e:{entity}:"
+
+    def label_log(self, entity: str) -> str:
+        """What the names of an entity's label logs begin with; the id follows."""
+        return f"{self.prefix}:l:{entity}:"
+
+
+@dataclass(frozen=True)
+class EntityLogs:
+    """The stored logs of one entity for a batch of n events.
+
+    Attributes:
+        plan: layout.
+        ids: the distinct ids of the batch; a slot is a position in it.
+        slots: for each event the slot of its key, shape (n,).
+        events: one stored event log per slot, empty where there is none.
+        labels: one stored label log per slot; empty list when the entity has no label-derived features.
+    """
+
+    plan: EntityPlan
+    ids: list[str]
+    slots: Int64Array
+    events: list[bytes]
+    labels: list[bytes]
+
+    def state(self, more: Records | None = None, more_slots: Int64Array | None = None) -> EntityState:
+        """Ready for evaluation, with records behind the stored ones that are not stored yet.
+
+        Args:
+            more: event records, shape (k,).
+            more_slots: their slots, shape (k,).
+        """
+        if more is None or more_slots is None:
+            more, more_slots = np.zeros(0, self.plan.event_record), np.zeros(0, np.int64)
+        events = SortedLog.from_values(self.events, self.plan.event_record, more, more_slots)
+        labels = None
+        if self.plan.has_labels:
+            labels = SortedLog.from_values(self.labels, LABEL_RECORD, np.zeros(0, LABEL_RECORD), np.zeros(0, np.int64))
+        return EntityState(self.slots, events, labels)
+
+
+@dataclass(frozen=True)
+class StateSnapshot:
+    """The state of a batch's keys at one moment.
+
+    Attributes:
+        entities: one per entity of the plan.
+        fences: last merged offset by source partition, for example {"events/0": 41}.
+        newest_us: production time of the newest merged record in microseconds, 0 when there is none.
+        replies: what the commands that rode along returned.
+    """
+
+    entities: tuple[EntityLogs, ...]
+    fences: dict[str, int]
+    newest_us: int
+    replies: list[Any]
+
+    def positions(self, source: str) -> list[int]:
+        """Last merged offset per partition of `events` or `outcomes`, by index; -1 where nothing is merged yet."""
+        return positions_of(self.fences, source)
+
+
+def positions_of(fences: dict[str, int], source: str) -> list[int]:
+    """Last merged offset per partition of a source, by index; -1 where nothing is merged yet.
+
+    Trailing partitions that nothing was merged from are left out.
+    """
+    of_source = {int(name.rpartition("/")[2]): offset for name, offset in fences.items() if name.startswith(source)}
+    return [of_source.get(partition, -1) for partition in range(max(of_source, default=-1) + 1)]
+
+
+def distinct(ids: Sequence[str]) -> tuple[list[str], Int64Array]:
+    """The distinct ids in order of appearance, and for each id its position among them."""
+    index: dict[str, int] = {}
+    slots = np.fromiter((index.setdefault(text, len(index)) for text in ids), np.int64, len(ids))
+    return list(index), slots
+
+
+class FeatureStateReader:
+    """Reads the state of a batch of events in one round trip."""
+
+    def __init__(self, client: Redis, plan: FeaturePlan, deployed: str) -> None:
+        """Args:
+        client: connection, bytes undecoded.
+        plan: the compiled pipeline.
+        deployed: name of the deployed pipeline.
+        """
+        self._client = client
+        self._plan = plan
+        self.keys = StateKeys(deployed, plan.pipeline.features_fingerprint)
+
+    async def read(self, events: EventColumns, ride_along: Sequence[Command] = ()) -> StateSnapshot:
+        """The state of all keys of n events, consistent with the fences it comes with.
+
+        Args:
+            events: the events.
+            ride_along: other commands for the same round trip; an error among them is raised.
+
+        Raises:
+            redis.RedisError: the state could not be read.
+        """
+        found = [distinct(events.texts[plan.field]) for plan in self._plan.entities]
+        names: list[str] = []
+        for plan, (ids, _) in zip(self._plan.entities, found, strict=True):
+            event_log, label_log = self.keys.event_log(plan.entity), self.keys.label_log(plan.entity)
+            names += [event_log + text for text in ids]
+            if plan.has_labels:
+                names += [label_log + text for text in ids]
+        async with self._client.pipeline(transaction=True) as pipe:
+            if names:
+                pipe.mget(names)
+            pipe.hgetall(self.keys.fences)
+            pipe.get(self.keys.newest)
+            for command in ride_along:
+                pipe.execute_command(*command)
+            replies = await pipe.execute()
+        values = iter(replies.pop(0)) if names else iter(())
+        fences = {name.decode(): int(offset) for name, offset in replies[0].items()}
+        entities = []
+        for plan, (ids, slots) in zip(self._plan.entities, found, strict=True):
+            stored = [next(values) or b"" for _ in ids]
+            labels = [next(values) or b"" for _ in ids] if plan.has_labels else []
+            entities.append(EntityLogs(plan, ids, slots, stored, labels))
+        return StateSnapshot(tuple(entities), fences, int(replies[1] or 0), replies[2:])
