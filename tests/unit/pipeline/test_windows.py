@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from headrace.pipeline import (
     Decision,
     Entity,
@@ -26,8 +29,6 @@ from headrace.pipeline.events import hash_ids
 from headrace.pipeline.recompute import EventHistory, LabelHistory, Positions, recompute
 from headrace.pipeline.state import LABEL_RECORD, compile_plan, label_records
 from headrace.pipeline.windows import EntityState, SortedLog, feature_vectors
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def amount(events: EventColumns) -> np.ndarray:
