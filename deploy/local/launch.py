@@ -1,0 +1,24 @@
+"""Become another program with an environment that is read from a file: ``launch.py FILE PROGRAM [ARGUMENT ...]``.
+
+The supervisor starts the services through this, so that their environment can change between two starts without a
+change to the supervisor's own configuration. The process id stays the same.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+
+def read_environment(path: str) -> dict[str, str]:
+    """The variables of a file with one ``NAME=value`` a line; lines that start with ``#`` and empty ones are left out.
+
+    The value is everything behind the first ``=``, taken as it is: no quotes, no escapes.
+    """
+    with Path(path).open(encoding="utf-8") as file:
+        lines = [line.rstrip("\n") for line in file]
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {name: value for name, _, value in pairs}
+
+
+if __name__ == "__main__":
+    os.execvpe(sys.argv[2], sys.argv[2:], {**os.environ, **read_environment(sys.argv[1])})  # noqa: S606
