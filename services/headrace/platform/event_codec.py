@@ -1,0 +1,136 @@
+"""Events and labels between their wire form and the pipeline's checked, packed form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.struct_pb2 import Value
+
+from headrace.pipeline import EventColumns, EventError, Pipeline
+from headrace.pipeline.schema import check_identity
+from headrace.v1.event_pb2 import Event
+
+CONTENT_TYPE = "content-type"
+JSON = b"application/json"
+MAX_EVENT_BYTES = 1 << 20
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedEvent:
+    """One event that follows the pipeline's schema.
+
+    Attributes:
+        event_id: its id.
+        time_us: event time in microseconds since 1970-01-01 UTC.
+        texts: text fields in schema order.
+        numbers: other fields in schema order.
+        answered: whether the gateway has answered it already.
+    """
+
+    event_id: str
+    time_us: int
+    texts: Sequence[str]
+    numbers: Sequence[float]
+    answered: bool
+
+
+def is_json(headers: Iterable[tuple[str, bytes]]) -> bool:
+    """Whether a record's headers say that its value is JSON."""
+    return any(name.lower() == CONTENT_TYPE and value.split(b";")[0].strip() == JSON for name, value in headers)
+
+
+def parse(value: bytes | None, json: bool, message: M) -> M:
+    """Fill a message from a record's value: protobuf, or the proto3 JSON mapping.
+
+    Raises:
+        EventError: no value, too large, or not that message.
+    """
+    kind = type(message).__name__
+    if not value:
+        raise EventError("undecodable", "", f"the record has no value; an {kind} is expected")
+    if len(value) > MAX_EVENT_BYTES:
+        raise EventError("too_large", "", f"the value has {len(value)} bytes; at most {MAX_EVENT_BYTES} are read")
+    try:
+        if json:
+            return json_format.Parse(value, message)
+        message.ParseFromString(value)
+    except (json_format.ParseError, DecodeError, UnicodeDecodeError, RecursionError) as error:
+        form = "JSON" if json else "protobuf"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EventError("undecodable", "", f"the value is no {form} {kind}: {reason}") from error
+    return message
+
+
+def check_event(pipeline: Pipeline, event: Event) -> CheckedEvent:
+    """Check an event against the pipeline's schema and bring it into packed order.
+
+    Raises:
+        EventError: names the field, what is wrong and what is allowed.
+    """
+    check_identity(event.event_id, event.event_time_us)
+    if event.schema_fingerprint:
+        if event.schema_fingerprint != pipeline.schema_fingerprint:
+            raise EventError(
+                "wrong_fingerprint",
+                "schema_fingerprint",
+                f"schema_fingerprint is {event.schema_fingerprint:#x}; this pipeline has "
+                f"{pipeline.schema_fingerprint:#x}",
+            )
+        texts: Sequence[str] = list(event.texts)
+        numbers: Sequence[float] = list(event.numbers)
+        pipeline.event.check(texts, numbers)
+    else:
+        texts, numbers = pipeline.event.pack({name: _plain(name, value) for name, value in event.fields.fields.items()})
+    return CheckedEvent(event.event_id, event.event_time_us, texts, numbers, event.answered)
+
+
+def pack_event(pipeline: Pipeline, event: CheckedEvent) -> Event:
+    """The packed message of a checked event."""
+    return Event(
+        event_id=event.event_id,
+        event_time_us=event.time_us,
+        schema_fingerprint=pipeline.schema_fingerprint,
+        texts=event.texts,
+        numbers=event.numbers,
+        answered=event.answered,
+    )
+
+
+def event_columns(pipeline: Pipeline, events: Sequence[CheckedEvent]) -> EventColumns:
+    """Checked events as columns."""
+    return EventColumns.from_rows(
+        pipeline.event,
+        [event.event_id for event in events],
+        [event.time_us for event in events],
+        [event.texts for event in events],
+        [event.numbers for event in events],
+    )
+
+
+def entity_ids(pipeline: Pipeline, event: CheckedEvent) -> list[str]:
+    """Ids of the event's entities, in the pipeline's entity order."""
+    names = [field.name for field in pipeline.event.texts]
+    return [event.texts[names.index(field)] for field in pipeline.entity_fields]
+
+
+def _plain(name: str, value: Value) -> object:
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "number_value":
+            if math.isinf(value.number_value):
+                raise EventError("out_of_range", name, f"{name} is infinite; it must be finite")
+            return value.number_value
+        case "bool_value":
+            return value.bool_value
+        case "null_value" | None:
+            return None
+        case kind:
+            raise EventError("wrong_type", name, f"{name} is a {kind.removesuffix('_value')}; it must be a plain value")
