@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,16 @@ class DayQuality:
     quality: Quality
     version: int | None
 
+    def as_row(self) -> dict[str, object]:
+        """The day as it stands in `quality_by_day` of the report."""
+        return {
+            "date": self.date.isoformat(),
+            "events": self.events,
+            "frauds": self.frauds,
+            **asdict(self.quality),
+            "version": self.version,
+        }
+
 
 def auc(fraud: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> float | None:
     """Area under the ROC curve of `score` (n,) against `fraud` (n,); None unless both kinds are there."""
@@ -74,14 +84,10 @@ def card_precision(
     left out on later days. Of equal scores the lower card number goes first. On a day with fewer cards the share is
     of those.
 
-    Parameters
-    ----------
-    day, card
-        Day number and card number of each row, int64 (n,).
-    fraud, score
-        Label and score of each row, bool and float64 (n,).
-    top
-        Cards that can be looked into on a day.
+    Args:
+        day, card: Day number and card number of each row, int64 (n,).
+        fraud, score: Label and score of each row, bool and float64 (n,).
+        top: Cards that can be looked into on a day.
     """
     found = np.zeros(0, dtype=np.int64)
     shares: list[float] = []
@@ -106,14 +112,10 @@ def quality_overall(
 ) -> Quality:
     """Measures over the replay.
 
-    Parameters
-    ----------
-    payments
-        What was replayed.
-    score
-        Score of each payment, float64 (n,); NaN where there is no prediction, which leaves the payment out.
-    rows
-        Payments to measure, bool (n,): those of `handbook_split`, or all after the first 14 days where None.
+    Args:
+        payments: What was replayed.
+        score: Score of each payment, float64 (n,); NaN where there is no prediction, which leaves the payment out.
+        rows: Payments to measure, bool (n,): those of `handbook_split`, or all after the first 14 days where None.
     """
     if rows is None:
         rows = after_warm_up(payments)
@@ -126,15 +128,11 @@ def quality_by_day(
 ) -> list[DayQuality]:
     """Measures of each day that has a payment, from the first on.
 
-    Parameters
-    ----------
-    payments
-        What was replayed.
-    score
-        Score of each payment, float64 (n,); NaN where there is no prediction: such a payment counts in `events` and
-        `frauds` only.
-    version
-        Number of the model version that answered, (n,); ignored where there is no prediction.
+    Args:
+        payments: What was replayed.
+        score: Score of each payment, float64 (n,); NaN where there is no prediction: such a payment counts in `events`
+            and `frauds` only.
+        version: Number of the model version that answered, (n,); ignored where there is no prediction.
     """
     versions = np.asarray(version, dtype=np.int64)
     day, card = _days(payments), _cards(payments)

@@ -42,16 +42,11 @@ DISTANCE_CELLS = 4_000_000
 class Simulation:
     """What to simulate.
 
-    Parameters
-    ----------
-    events
-        Payments to return, exactly; at least 1.
-    days
-        Days they should span, about: it sets the number of customers.
-    seed
-        Seed of the random numbers, 0 or more. The same parameters give the same payments, bit for bit.
-    start
-        First day (UTC).
+    Args:
+        events: Payments to return, exactly; at least 1.
+        days: Days they should span, about: it sets the number of customers.
+        seed: Seed of the random numbers, 0 or more. The same parameters give the same payments, bit for bit.
+        start: First day (UTC).
     """
 
     events: int = 100_000
@@ -96,16 +91,13 @@ class _Population:
 def simulate(simulation: Simulation) -> pl.DataFrame:
     """Payments in the order of time, with the handbook's raw columns.
 
-    Parameters
-    ----------
-    simulation
-        What to simulate.
+    Args:
+        simulation: What to simulate.
 
-    Returns
-    -------
-    `TRANSACTION_ID` int64 (0, 1, ...), `TX_DATETIME` datetime in µs (UTC, without a zone, whole seconds), `CUSTOMER_ID`
-    int64, `TERMINAL_ID` int64, `TX_AMOUNT` float64 (two decimals), `TX_FRAUD` int8 (0 or 1), `TX_FRAUD_SCENARIO` int8
-    (0 none, 1 amount, 2 terminal, 3 customer); `simulation.events` rows.
+    Returns:
+        `simulation.events` rows: `TRANSACTION_ID` int64 (0, 1, ...), `TX_DATETIME` datetime in µs (UTC, without a
+        zone, whole seconds), `CUSTOMER_ID` and `TERMINAL_ID` int64, `TX_AMOUNT` float64 (two decimals), `TX_FRAUD` int8
+        (0 or 1), `TX_FRAUD_SCENARIO` int8 (0 none, 1 amount, 2 terminal, 3 customer).
     """
     seeds = np.random.SeedSequence(simulation.seed).spawn(3)
     population = _populate(simulation, np.random.default_rng(seeds[0]))

@@ -14,12 +14,13 @@ import numpy.typing as npt
 import polars as pl
 
 from headrace.demo.simulator import Simulation, simulate
+from headrace.pipeline.schema import LATEST_TIME_US, MAX_ID_BYTES
 
 COLUMNS = ("TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD")
 SUFFIXES = (".parquet", ".csv")
 DEFAULT_EVENTS = 100_000
-MAX_AMOUNT = 2.0**53 / 100
-"""Above it a float64 no longer tells one cent from the next."""
+MAX_AMOUNT_CENTS = 1_000_000_00
+"""The largest amount that the fraud pipeline takes, by default."""
 DATE_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
 ZONED_DATE_FORMATS = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f%#z")
 DATE_ALLOWED = "allowed is a date with a time, such as 2018-04-01 00:00:31 (UTC unless it names a zone)"
@@ -28,14 +29,10 @@ DATE_ALLOWED = "allowed is a date with a time, such as 2018-04-01 00:00:31 (UTC 
 class SourceError(Exception):
     """The payments cannot be used; the message is one line for the one who named the file.
 
-    Attributes
-    ----------
-    source
-        The file, or the name of the setting at fault.
-    column
-        The column at fault, None where it is the file itself.
-    row
-        The first row at fault, the first one after the header being 1; None where it is the column as a whole.
+    Attributes:
+        source: The file, or the name of the setting at fault.
+        column: The column at fault, None where it is the file itself.
+        row: The first row at fault, the first one after the header being 1; None where it is the column as a whole.
     """
 
     def __init__(self, source: str, reason: str, *, column: str | None = None, row: int | None = None) -> None:
@@ -54,20 +51,13 @@ class SourceError(Exception):
 class Payments:
     """Payments in the order of their event time; of equal times, in the order of the source.
 
-    Attributes
-    ----------
-    name
-        What they come from, for the report.
-    transaction_id
-        Unique id of each payment, as text.
-    event_time_us
-        int64 (n,), µs since 1970-01-01 UTC.
-    customer_id, terminal_id
-        Ids as text.
-    amount_cents
-        int64 (n,), rounded to the nearest cent.
-    fraud
-        bool (n,), the label.
+    Attributes:
+        name: What they come from, for the report.
+        transaction_id: Unique id of each payment, as text.
+        event_time_us: int64 (n,), µs since 1970-01-01 UTC.
+        customer_id, terminal_id: Ids as text.
+        amount_cents: int64 (n,), rounded to the nearest cent.
+        fraud: bool (n,), the label.
     """
 
     name: str
@@ -82,22 +72,24 @@ class Payments:
         return len(self.transaction_id)
 
 
-def load_source(path: str | Path | None, events: int | None = None, seed: int = 0) -> Payments:
+def load_source(
+    path: str | Path | None,
+    events: int | None = None,
+    seed: int = 0,
+    *,
+    max_amount_cents: int = MAX_AMOUNT_CENTS,
+) -> Payments:
     """Payments of a file, or of the simulator where no file is named.
 
-    Parameters
-    ----------
-    path
-        A `.parquet` or `.csv` file with the columns `COLUMNS`; others are ignored. None simulates.
-    events
-        At most so many payments: the earliest of a file, exactly so many of the simulator (100,000 where None).
-    seed
-        Seed of the simulator; a file has no use for it.
+    Args:
+        path: A `.parquet` or `.csv` file with the columns `COLUMNS`; others are ignored. None simulates.
+        events: At most so many payments: the earliest of a file, exactly so many of the simulator (100,000 where
+            None).
+        seed: Seed of the simulator; a file has no use for it.
+        max_amount_cents: The largest amount that the pipeline takes.
 
-    Raises
-    ------
-    SourceError
-        The file is missing, of another kind, empty, or one of its values cannot be used.
+    Raises:
+        SourceError: The file is missing, of another kind, empty, or one of its values cannot be used.
     """
     if events is not None and events < 1:
         raise SourceError("EVENTS", f"is {events}, allowed is 1 or more")
@@ -105,9 +97,9 @@ def load_source(path: str | Path | None, events: int | None = None, seed: int = 
         if seed < 0:
             raise SourceError("SEED", f"is {seed}, allowed is 0 or more")
         simulation = Simulation(events=DEFAULT_EVENTS if events is None else events, seed=seed)
-        return _payments(f"simulator, seed {seed}", simulate(simulation), None)
+        return _payments(f"simulator, seed {seed}", simulate(simulation), None, max_amount_cents)
     source = str(path)
-    return _payments(source, _read(Path(path), source), events)
+    return _payments(source, _read(Path(path), source), events, max_amount_cents)
 
 
 def _read(path: Path, source: str) -> pl.DataFrame:
@@ -140,7 +132,7 @@ def _require_columns(source: str, present: list[str]) -> None:
             raise SourceError(source, f"is missing; the file has {', '.join(present) or 'no columns'}", column=column)
 
 
-def _payments(source: str, table: pl.DataFrame, events: int | None) -> Payments:
+def _payments(source: str, table: pl.DataFrame, events: int | None, max_amount_cents: int) -> Payments:
     if table.is_empty():
         raise SourceError(source, "is empty: it has no payments")
     for column in COLUMNS:
@@ -152,7 +144,7 @@ def _payments(source: str, table: pl.DataFrame, events: int | None) -> Payments:
             "event_time_us": event_time,
             "customer_id": _identifier(source, table, "CUSTOMER_ID"),
             "terminal_id": _identifier(source, table, "TERMINAL_ID"),
-            "amount_cents": _amount_cents(source, table),
+            "amount_cents": _amount_cents(source, table, max_amount_cents),
             "fraud": _fraud(source, table),
         }
     )
@@ -193,17 +185,28 @@ def _identifier(source: str, table: pl.DataFrame, column: str) -> pl.Series:
         raise _wrong_type(source, column, values.dtype, "an integer or text")
     text = values.cast(pl.String)
     _refuse(source, table, column, text.str.strip_chars() == "", "is blank; it needs an id")
+    _refuse(source, table, column, text.str.len_bytes() > MAX_ID_BYTES, f"is too long; {MAX_ID_BYTES} bytes fit")
     return text
 
 
 def _event_time(source: str, table: pl.DataFrame) -> pl.Series:
     values = table["TX_DATETIME"]
     if isinstance(values.dtype, pl.Datetime):
-        return values.dt.epoch("us")
-    if values.dtype != pl.String:
+        parsed = values.dt.epoch("us")
+    elif values.dtype == pl.String:
+        parsed = _parse_dates(values)
+        _refuse(source, table, "TX_DATETIME", parsed.is_null(), f"is no date; {DATE_ALLOWED}")
+    else:
         raise _wrong_type(source, "TX_DATETIME", values.dtype, "a date with a time")
+    outside = (parsed <= 0) | (parsed >= LATEST_TIME_US)
+    _refuse(source, table, "TX_DATETIME", outside, "is out of range; allowed are the years 1970 to 2200")
+    return parsed
+
+
+def _parse_dates(values: pl.Series) -> pl.Series:
+    """µs since 1970 UTC, null where no format fits."""
     text = values.str.strip_chars()
-    parsed = pl.select(
+    return pl.select(
         pl.coalesce(
             *(text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us") for form in DATE_FORMATS),
             *(
@@ -212,8 +215,6 @@ def _event_time(source: str, table: pl.DataFrame) -> pl.Series:
             ),
         )
     ).to_series()
-    _refuse(source, table, "TX_DATETIME", parsed.is_null(), f"is no date; {DATE_ALLOWED}")
-    return parsed
 
 
 def _number(source: str, table: pl.DataFrame, column: str, allowed: str) -> pl.Series:
@@ -227,15 +228,16 @@ def _number(source: str, table: pl.DataFrame, column: str, allowed: str) -> pl.S
     return number
 
 
-def _amount_cents(source: str, table: pl.DataFrame) -> pl.Series:
+def _amount_cents(source: str, table: pl.DataFrame, maximum: int) -> pl.Series:
     allowed = "a number of 0 or more"
     if table["TX_AMOUNT"].dtype == pl.Boolean:
         raise _wrong_type(source, "TX_AMOUNT", table["TX_AMOUNT"].dtype, allowed)
     amount = _number(source, table, "TX_AMOUNT", allowed)
     _refuse(source, table, "TX_AMOUNT", ~amount.is_finite(), f"is not finite; allowed is {allowed}")
     _refuse(source, table, "TX_AMOUNT", amount < 0, f"is negative; allowed is {allowed}")
-    _refuse(source, table, "TX_AMOUNT", amount > MAX_AMOUNT, f"is too large; allowed is up to {MAX_AMOUNT:.0f}")
-    return (amount * 100).round().cast(pl.Int64)
+    cents = (amount * 100).round()
+    _refuse(source, table, "TX_AMOUNT", cents > maximum, f"is too large; allowed is up to {maximum / 100:.2f}")
+    return cents.cast(pl.Int64)
 
 
 def _fraud(source: str, table: pl.DataFrame) -> pl.Series:

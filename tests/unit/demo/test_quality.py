@@ -103,6 +103,15 @@ def test_by_day() -> None:
     assert days[0].quality.card_precision_at_100 == pytest.approx(1 / 3)
     assert days[1].quality == Quality(None, None, 0.0)
     assert days[2].quality == Quality(None, None, None)
+    assert days[1].as_row() == {
+        "date": "2018-07-27",
+        "events": 1,
+        "frauds": 0,
+        "auc": None,
+        "average_precision": None,
+        "card_precision_at_100": 0.0,
+        "version": 2,
+    }
 
 
 def test_the_split_leaves_out_cards_known_by_then() -> None:
