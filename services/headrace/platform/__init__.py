@@ -1,1 +1,1 @@
-"""What every service needs, one module a capability."""
+"""What every service needs, one module a capability. Nothing here knows a service."""

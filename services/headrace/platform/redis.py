@@ -1,0 +1,84 @@
+"""Connections to the Redis that keeps the feature state, and a check that it is one that does not lose it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import redis.asyncio
+import redis.exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+if TYPE_CHECKING:
+    Client = redis.asyncio.Redis
+else:
+    Client = redis.asyncio.Redis
+
+CONNECT_TIMEOUT_S = 2.0
+REPLY_TIMEOUT_S = 5.0
+
+
+class RedisFault(Exception):
+    """Something is wrong with Redis.
+
+    Attributes:
+        retriable: whether the same call may succeed later without a person's help.
+    """
+
+    retriable = False
+
+
+class RedisUnavailable(RedisFault):
+    """Redis does not answer."""
+
+    retriable = True
+
+
+class RedisUnsafe(RedisFault):
+    """This Redis may lose or spread state: the message says which setting, and what is allowed."""
+
+
+def connect(url: str, *, max_connections: int = 32, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Client:
+    """A client that fails rather than hangs. Values are bytes. Nothing is sent yet; close it with `aclose()`.
+
+    Args:
+        url: `redis://host:port/db`, `rediss://` for TLS, `unix://` for a socket.
+        max_connections: size of the pool.
+        reply_timeout_s: how long a reply may take, in seconds.
+    """
+    client: Client = redis.asyncio.Redis.from_url(
+        url,
+        decode_responses=False,
+        max_connections=max_connections,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=reply_timeout_s,
+        socket_keepalive=True,
+        health_check_interval=0,
+        # A command that is not idempotent must not be sent twice behind the caller's back.
+        retry=Retry(NoBackoff(), 0),
+    )
+    return client
+
+
+async def require_safe(client: Client) -> None:
+    """Refuse a Redis that may evict keys or spreads them over a cluster.
+
+    Raises:
+        RedisUnsafe: it is a Cluster, a replica, or evicts keys when memory is full.
+        RedisUnavailable: it does not answer.
+    """
+    try:
+        info: dict[str, Any] = await client.info("everything")
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
+        raise RedisUnavailable(f"Redis does not answer: {error}") from error
+    except redis.exceptions.RedisError as error:
+        raise RedisUnsafe(f"Redis refuses INFO, which the check at start needs: {error}") from error
+    if int(info.get("cluster_enabled", 0)):
+        raise RedisUnsafe("Redis runs as a Cluster; the state of a pipeline needs one primary (cluster-enabled no)")
+    if info.get("role") not in {None, "master"}:
+        raise RedisUnsafe("Redis is a replica; HEADRACE_REDIS_URL must name the primary")
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction":
+        raise RedisUnsafe(
+            f"Redis has maxmemory-policy {policy}, which drops state when memory is full; it must be noeviction"
+        )
