@@ -35,12 +35,9 @@ class TritonPythonModel:
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._inputs = [tensor["name"] for tensor in config["input"]]
         self._outputs = [tensor["name"] for tensor in config["output"]]
-        known = {tensor.name for tensor in self._session.get_outputs()}
-        if unknown := [name for name in self._outputs if name not in known]:
-            raise pb_utils.TritonModelException(
-                f"the configuration names the outputs {unknown}, the model has {sorted(known)}"
-            )
         self._batches = int(config.get("max_batch_size", 0)) > 0
+        _check("input", config["input"], self._session.get_inputs(), self._batches)
+        _check("output", config["output"], self._session.get_outputs(), self._batches)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request, all of them by one run where their rows can be put together."""
@@ -81,6 +78,26 @@ def _alike(feeds: list[dict[str, Any]]) -> bool:
     """Whether the tensors of all requests have one shape behind the row."""
     first = {name: array.shape[1:] for name, array in feeds[0].items()}
     return all(first == {name: array.shape[1:] for name, array in feed.items()} for feed in feeds[1:])
+
+
+def _check(kind: str, declared: list[dict[str, Any]], tensors: list[Any], batches: bool) -> None:
+    """Refuse a configuration that does not fit the model, as Triton's own backend does when it loads one."""
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
+    for tensor in declared:
+        name = tensor["name"]
+        if name not in shapes:
+            raise pb_utils.TritonModelException(f"{kind} {name!r} is not in the model, which has {sorted(shapes)}")
+        dims = [int(dim) for dim in tensor.get("reshape", {}).get("shape", tensor["dims"])]
+        wanted = [-1, *dims] if batches else dims
+        # A dimension without a fixed size is a name or None in ONNX, and -1 in Triton.
+        found = [dim if isinstance(dim, int) else -1 for dim in shapes[name]]
+        fits = len(found) == len(wanted) and all(
+            -1 in pair or pair[0] == pair[1] for pair in zip(found, wanted, strict=True)
+        )
+        if not fits or (batches and found[0] != -1):
+            raise pb_utils.TritonModelException(
+                f"{kind} {name!r} has the shape {found} in the model, the configuration says {wanted}"
+            )
 
 
 def _parameter(config: dict[str, Any], name: str, default: int) -> int:

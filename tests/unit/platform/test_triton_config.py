@@ -11,9 +11,7 @@ def test_the_configuration_declares_what_the_models_take_and_give() -> None:
     assert config["backend"] == "onnxruntime"
     assert config["max_batch_size"] == MAX_BATCH_ROWS
     assert config["input"] == [{"name": "features", "data_type": "TYPE_FP32", "dims": [15]}]
-    assert config["output"] == [
-        {"name": "score", "data_type": "TYPE_FP32", "dims": [1], "reshape": {"shape": []}},
-    ]
+    assert config["output"] == [{"name": "score", "data_type": "TYPE_FP32", "dims": [1]}]
 
 
 @pytest.mark.parametrize(("name", "features"), [("", 15), ("fraud-v7", 0)])
