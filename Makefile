@@ -1,0 +1,122 @@
+# Everything starts here: `make` lists what can be done. Assumed: make, git, ca-certificates and Debian's python3.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+PYTHON ?= python3
+BIN := .venv/bin
+HANDBOOK ?= ../shared/data/handbook/handbook_raw.parquet
+TESTS ?= tests/unit tests/integration tests/end_to_end
+CODE := deploy pipelines protos requirements services tests $(wildcard loadtests .ci)
+
+# The environment is current while these files are what they were when it was made, whatever their dates say.
+digest = $(shell cat $(1) | sha256sum | cut -c1-16)
+INSTALLED := .venv/installed-$(call digest,requirements/dev.txt requirements/install.py deploy/local/install.sh)
+EDITABLE := .venv/editable-$(call digest,pyproject.toml)
+
+# A variable that is empty or 0 is off.
+on = $(filter-out 0,$(strip $(1)))
+DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(EVENTS),--events "$(EVENTS)") \
+  $(if $(call on,$(KEEP)),--keep) $(if $(call on,$(LOCKSTEP)),--lockstep) \
+  $(if $(HANDBOOK_SPLIT),--handbook-split "$(HANDBOOK_SPLIT)") $(if $(STACK),--stack "$(STACK)")
+
+##@ Use
+
+.PHONY: demo
+demo: setup ## Start the stack, replay card payments through it, and report
+	@$(BIN)/headrace demo run $(DEMO_OPTIONS)
+
+.PHONY: up
+up: setup ## Start the stack without Docker and wait until it is ready
+	@$(BIN)/python -m deploy.local up
+
+.PHONY: down
+down: setup ## Stop the stack; its data stays
+	@$(BIN)/python -m deploy.local down
+
+.PHONY: status
+status: setup ## Show every program of the stack: state, ports, readiness
+	@$(BIN)/python -m deploy.local status || [ $$? -eq 3 ]
+
+.PHONY: logs
+logs: setup ## Show the logs: NAME=gateway for one program, FOLLOW=1 to go on
+	@$(BIN)/python -m deploy.local logs $(NAME) $(if $(call on,$(FOLLOW)),--follow)
+
+##@ Check
+
+.PHONY: test
+test: setup ## Run the unit, integration and end-to-end tests: TESTS=path for some
+	@$(BIN)/pytest $(TESTS)
+
+.PHONY: test-unit
+test-unit: setup ## Run the unit tests
+	@$(BIN)/pytest tests/unit
+
+.PHONY: lint
+lint: setup ## Check the code: ruff, formatting, mypy, import-linter
+	@failed=; \
+	for check in "ruff check" "ruff format --check" mypy "lint-imports --no-logo"; do \
+	  echo "== $$check"; $(BIN)/$$check || failed="$$failed, $$check"; \
+	done; \
+	[ -z "$$failed" ] || { echo "failed: $${failed:2}" >&2; exit 1; }
+
+.PHONY: check-handbook
+check-handbook: setup ## Lockstep replay of the whole handbook data, with the quality of its split: HANDBOOK=file
+	@test -f "$(HANDBOOK)" || { echo "$(HANDBOOK) is missing: name handbook_raw.parquet by HANDBOOK=file" >&2; exit 1; }
+	@HEADRACE_HANDBOOK="$(dir $(HANDBOOK))" $(BIN)/pytest tests/handbook
+	@$(MAKE) demo LOCKSTEP=1 HANDBOOK_SPLIT=2018-07-25 SOURCE="$(HANDBOOK)"
+
+.PHONY: test-compose
+test-compose: setup ## Build and start the compose stack, and run a small demo against it (needs Docker)
+	@deploy/docker/test-compose.sh
+
+.PHONY: check-fresh
+check-fresh: ## Run `make demo` and `make test` in a new, minimal Debian 12 (needs root and mmdebstrap)
+	@deploy/local/check-fresh.sh
+
+##@ Change
+
+.PHONY: setup
+setup: $(INSTALLED) $(EDITABLE) ## Install what is missing: Debian packages (as root), then .venv from the lock
+
+$(INSTALLED):
+	@PYTHON="$(PYTHON)" deploy/local/install.sh
+	@$(PYTHON) requirements/install.py packages
+	@rm -f .venv/installed-* && touch $@
+
+$(EDITABLE): $(INSTALLED)
+	@$(PYTHON) requirements/install.py headrace
+	@rm -f .venv/editable-* && touch $@
+
+.PHONY: proto
+proto: setup ## Generate services/headrace/v1 from protos/
+	@$(BIN)/python protos/generate.py
+
+.PHONY: lock
+lock: setup ## Write requirements/*.txt from pyproject.toml: UPGRADE=1 for newer versions
+	@UPGRADE="$(UPGRADE)" requirements/lock.sh
+
+.PHONY: format
+format: setup ## Put imports in order and format the code
+	@$(BIN)/ruff check --quiet --select I --fix
+	@$(BIN)/ruff format
+
+.PHONY: clean
+clean: down ## Stop the stack and remove its data, reports and caches; downloads and .venv stay
+	@rm -rf .run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@printf '%s\n' "" \
+	  "For demo: EVENTS=n             how many payments (100,000)" \
+	  "          SOURCE=file          a .parquet or .csv with the handbook's raw columns, in place of the simulator" \
+	  "          LOCKSTEP=1           day by day, reproducible to the last digit" \
+	  "          HANDBOOK_SPLIT=day   quality over the handbook's test days, such as 2018-07-25" \
+	  "          KEEP=1               leave the stack up" \
+	  "          STACK=compose        use the stack of docker-compose.yml" \
+	  "" "The first run of any of them installs what it needs, and says so before it does."
