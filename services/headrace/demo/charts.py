@@ -78,7 +78,7 @@ def quality_chart(days: Sequence[Mapping[str, Any]], warm_up_days: int) -> Any:
         days: `quality_by_day` of the report.
         warm_up_days: Days to shade.
     """
-    figure = _figure(380)
+    figure = _figure(380, legend=True)
     dates = [day["date"] for day in days]
     for key, name, colour, dash in QUALITY_LINES:
         line = {"color": colour, "width": 2.5, "dash": dash}
@@ -97,15 +97,15 @@ def quality_chart(days: Sequence[Mapping[str, Any]], warm_up_days: int) -> Any:
             annotation={"text": "left out of the overall figures", "font": {"size": 12, "color": MUTED}},
             annotation_position="top left",
         )
-    figure.update_yaxes(range=[0, 1.02], title="measure, 1 is best", tickformat=".1f")
-    figure.update_xaxes(title="day of the payments")
+    figure.update_yaxes(range=[0, 1.02], title_text="measure, 1 is best", tickformat=".1f")
+    figure.update_xaxes(title_text="day of the payments")
     figure.update_layout(hovermode="x unified")
     return figure
 
 
 def latency_chart(samples: Mapping[str, npt.NDArray[np.float64]]) -> Any:
     """Share of predictions answered within a time, for each path, with p50, p95 and p99 marked."""
-    figure = _figure(340)
+    figure = _figure(340, legend=True)
     for (key, values), colour in zip(samples.items(), (BLUE, ORANGE, GREEN), strict=False):
         if not len(values):
             continue
@@ -131,14 +131,14 @@ def latency_chart(samples: Mapping[str, npt.NDArray[np.float64]]) -> Any:
                 cliponaxis=False,
             )
         )
-    figure.update_xaxes(type="log", title="milliseconds, logarithmic", dtick=1)
-    figure.update_yaxes(range=[0, 112], tickvals=[0, 25, 50, 75, 100], title="answered, % of predictions")
+    figure.update_xaxes(type="log", title_text="milliseconds, logarithmic", dtick="D2")
+    figure.update_yaxes(range=[0, 112], tickvals=[0, 25, 50, 75, 100], title_text="answered, % of predictions")
     return figure
 
 
 def served_chart(versions: Sequence[VersionServed], until: dt.date | None = None) -> Any:
     """Version number that served, over the time of the payments; the last one to the end of the day `until`."""
-    figure = _figure(320)
+    figure = _figure(290)
     ordered = sorted(versions, key=lambda served: served.first_event_time_us)
     moments = [_moment(served.first_event_time_us) for served in ordered]
     numbers = [served.version for served in ordered]
@@ -154,14 +154,14 @@ def served_chart(versions: Sequence[VersionServed], until: dt.date | None = None
             hovertemplate="version %{y} from %{x|%d %b %H:%M}<extra></extra>",
         )
     )
-    figure.update_xaxes(title="time of the payments")
-    figure.update_yaxes(title="version", rangemode="tozero", tickformat="d")
+    figure.update_xaxes(title_text="time of the payments")
+    figure.update_yaxes(title_text="version", rangemode="tozero", tickformat="d")
     return figure
 
 
 def predictions_chart(versions: Sequence[VersionServed]) -> Any:
     """Predictions that each version made."""
-    figure = _figure(320)
+    figure = _figure(290)
     ordered = sorted(versions, key=lambda served: served.version)
     figure.add_trace(
         go.Bar(
@@ -171,15 +171,15 @@ def predictions_chart(versions: Sequence[VersionServed]) -> Any:
             hovertemplate="version %{x}: %{y:,} predictions<extra></extra>",
         )
     )
-    figure.update_xaxes(title="version", tickformat="d")
-    figure.update_yaxes(title="predictions", rangemode="tozero")
+    figure.update_xaxes(title_text="version", tickformat="d")
+    figure.update_yaxes(title_text="predictions", rangemode="tozero")
     figure.update_layout(bargap=0.15)
     return figure
 
 
 def label_to_traffic_chart(versions: Sequence[VersionServed]) -> Any:
     """Seconds from the last label that a version learned to its first prediction."""
-    figure = _figure(320)
+    figure = _figure(290)
     timed = [
         (served.version, served.label_to_traffic_seconds)
         for served in sorted(versions, key=lambda served: served.version)
@@ -194,8 +194,8 @@ def label_to_traffic_chart(versions: Sequence[VersionServed]) -> Any:
             hovertemplate="version %{x}: %{y:.2f} s<extra></extra>",
         )
     )
-    figure.update_xaxes(title="version", tickformat="d")
-    figure.update_yaxes(title="seconds", rangemode="tozero")
+    figure.update_xaxes(title_text="version", tickformat="d")
+    figure.update_yaxes(title_text="seconds", rangemode="tozero")
     return figure
 
 
@@ -208,7 +208,7 @@ def drift_chart(drift: Sequence[FeatureDrift]) -> Any:
     values = np.full((len(features), len(dates)), np.nan)
     for point in drift:
         values[row[point.feature], column[point.date]] = point.psi
-    figure = _figure(130 + 24 * len(features))
+    figure = _figure(90 + 24 * len(features))
     figure.add_trace(
         go.Heatmap(
             x=[date.isoformat() for date in dates],
@@ -230,17 +230,17 @@ def drift_chart(drift: Sequence[FeatureDrift]) -> Any:
         )
     )
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, ticksuffix="  ")
-    figure.update_xaxes(showgrid=False, title="day of the payments", type="date")
+    figure.update_xaxes(showgrid=False, title_text="day of the payments", type="date")
     return figure
 
 
-def _figure(height: int) -> Any:
+def _figure(height: int, *, legend: bool = False) -> Any:
     figure = go.Figure()
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "automargin": True, "title_font_size": 13}
     figure.update_layout(
         template="none",
         height=height,
-        margin={"l": 56, "r": 24, "t": 36, "b": 52},
+        margin={"l": 56, "r": 24, "t": 36 if legend else 12, "b": 52},
         font={"family": "Inter, Segoe UI, Roboto, Helvetica, Arial, sans-serif", "size": 13, "color": INK},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

@@ -81,8 +81,8 @@ def _tiles(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     )
     return [
         ("AUC", decimal(quality["auc"]), f"average precision {decimal(quality['average_precision'])}"),
-        ("Card precision@100", decimal(quality["card_precision_at_100"]), "share of the 100 cards named a day"),
-        ("Throughput", f"{count(report['throughput_events_per_second'])}/s", "payments, from event to prediction"),
+        ("Card precision@100", decimal(quality["card_precision_at_100"]), "frauds among 100 cards a day"),
+        ("Throughput", f"{count(report['throughput_events_per_second'])}/s", "from event to prediction"),
         ("Label to traffic, p50", seconds(traffic["p50"]), f"p99 {seconds(traffic['p99'])}"),
         ("gRPC Predict, p50", milliseconds(grpc["p50"]), f"p99 {milliseconds(grpc['p99'])}"),
         ("Kafka path, p50", milliseconds(kafka["p50"]), f"p99 {milliseconds(kafka['p99'])}"),
