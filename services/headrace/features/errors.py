@@ -1,0 +1,18 @@
+"""What can stop the stream processor."""
+
+from __future__ import annotations
+
+
+class FenceMovedError(Exception):
+    """A fence in Redis is not where this worker left it: another worker took over, or Redis lost its last writes.
+
+    The worker seeks again from the fence.
+    """
+
+    def __init__(self, source: str, expected: int, found: str) -> None:
+        super().__init__(f"the fence of {source} is at {found}, this worker left it at {expected}")
+        self.source = source
+
+
+class StateUnusableError(Exception):
+    """State and topic do not belong together, and going on would be wrong. The message names the repair command."""

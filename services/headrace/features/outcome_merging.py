@@ -1,0 +1,76 @@
+"""Outcomes into the label logs that label-derived features are made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from headrace.features.event_merging import NOTHING_MERGED
+from headrace.features.metrics import MERGED_OUTCOMES
+from headrace.features.state_writer import StateWriter
+from headrace.pipeline.state import FeaturePlan, label_records
+from headrace.platform.feature_state import OUTCOMES, StateKeys
+from headrace.v1.prediction_pb2 import OUTCOME_KIND_EXPIRED, Outcome
+
+
+@dataclass
+class OutcomeMerger:
+    """Merges outcomes of ingested events, each once.
+
+    Attributes:
+        plan: the compiled pipeline.
+        keys: names.
+        writer: writes the state.
+        fences: last merged offset of each assigned partition of `outcomes`.
+    """
+
+    plan: FeaturePlan
+    keys: StateKeys
+    writer: StateWriter
+    fences: dict[int, int] = field(default_factory=dict)
+
+    async def merge(self, partition: int, outcomes: Sequence[tuple[int, int, Outcome]]) -> None:
+        """Merge what lies beyond the fence.
+
+        Args:
+            partition: of `outcomes`.
+            outcomes: offset, Kafka timestamp in microseconds and content, in offset order.
+
+        Raises:
+            FenceMovedError: the fence is not where this worker left it; nothing was written.
+            redis.RedisError: the state could not be reached.
+        """
+        fence = self.fences.get(partition, NOTHING_MERGED)
+        new = [record for record in outcomes if record[0] > fence]
+        if not new:
+            return
+        last, newest = new[-1][0], max(record[1] for record in new)
+        deltas = self._deltas([outcome for _, _, outcome in new])
+        await self.writer.append(f"{OUTCOMES}/{partition}", fence, last, "", newest, deltas)
+        self.fences[partition] = last
+        MERGED_OUTCOMES.inc(len(new))
+
+    def _deltas(self, outcomes: Sequence[Outcome]) -> dict[str, bytes]:
+        # An expired outcome has no label, and an event that is not in the event logs must not be in the label logs.
+        used = [o for o in outcomes if o.prediction.ingested and o.kind != OUTCOME_KIND_EXPIRED]
+        records = label_records(
+            [o.prediction.event_id for o in used],
+            np.array([o.prediction.event_time_us for o in used], np.int64),
+            np.array([o.label.label_time_us for o in used], np.int64),
+            np.array([o.label.value for o in used], np.float64),
+            np.array([o.previous_label if o.HasField("previous_label") else math.nan for o in used], np.float64),
+        )
+        names = [entity.name for entity in self.plan.pipeline.entities]
+        deltas: dict[str, bytes] = {}
+        for plan in self.plan.entities:
+            if not plan.has_labels:
+                continue
+            prefix, at = self.keys.label_log(plan.entity), names.index(plan.entity)
+            for row, outcome in enumerate(used):
+                if records["positive"][row] or (plan.keeps_negatives and records["labelled"][row]):
+                    name = prefix + outcome.prediction.entities[at]
+                    deltas[name] = deltas.get(name, b"") + records[row : row + 1].tobytes()
+        return deltas

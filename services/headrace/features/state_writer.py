@@ -1,0 +1,114 @@
+"""Writes to the feature state: appends under a fence, and rewrites of trimmed logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from headrace.features.errors import FenceMovedError
+from headrace.features.trimming import Rewrite
+from headrace.platform.feature_state import StateKeys
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+# KEYS: fences, sources, newest, then logs. ARGV: source partition, expected fence, new fence, what belongs to the
+# source, production time, time to live in seconds, then one delta per log. Nothing is read but the fence, so writers
+# of other partitions are never in conflict.
+APPEND = """
+local fence = redis.call('HGET', KEYS[1], ARGV[1]) or '-1'
+if fence ~= ARGV[2] then return redis.error_reply('FENCED ' .. fence) end
+local lengths = {}
+for i = 4, #KEYS do
+  lengths[i - 3] = redis.call('APPEND', KEYS[i], ARGV[i + 3])
+  redis.call('EXPIRE', KEYS[i], ARGV[6])
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[4])
+if tonumber(ARGV[5]) > tonumber(redis.call('GET', KEYS[3]) or '0') then redis.call('SET', KEYS[3], ARGV[5]) end
+return lengths
+"""
+
+# KEYS: logs. ARGV: time to live in seconds, then for each log its expected length, expected first record, new content.
+REWRITE = """
+local done = 0
+for i, key in ipairs(KEYS) do
+  local first = ARGV[3 * i]
+  if redis.call('STRLEN', key) == tonumber(ARGV[3 * i - 1]) and redis.call('GETRANGE', key, 0, #first - 1) == first then
+    redis.call('SET', key, ARGV[3 * i + 1], 'EX', ARGV[1])
+    done = done + 1
+  end
+end
+return done
+"""
+
+
+class StateWriter:
+    """Appends to logs and moves fences, in one script."""
+
+    def __init__(self, client: Redis, keys: StateKeys, time_to_live_s: int) -> None:
+        """Args:
+        client: connection, bytes undecoded.
+        keys: names.
+        time_to_live_s: a backstop that is refreshed on every append; idle keys normally leave by the watermark.
+        """
+        self._client = client
+        self._keys = keys
+        self._time_to_live_s = time_to_live_s
+        self._loaded: dict[str, str] = {}
+
+    async def append(
+        self, source: str, fence: int, new_fence: int, state: str, newest_us: int, deltas: Mapping[str, bytes]
+    ) -> list[int]:
+        """Append to logs and move the fence of a source partition, all or nothing.
+
+        Args:
+            source: source partition, for example "events/0".
+            fence: its last merged offset as this worker knows it.
+            new_fence: offset of the last record merged by this call.
+            state: what belongs to the source after that record.
+            newest_us: production time of the newest of the records, in microseconds.
+            deltas: what to append, by log name.
+
+        Returns:
+            New lengths of the logs in bytes, in order.
+
+        Raises:
+            FenceMovedError: the fence is not where this worker left it; nothing was written.
+        """
+        names = [self._keys.fences, self._keys.sources, self._keys.newest, *deltas]
+        arguments = [source, fence, new_fence, state, newest_us, self._time_to_live_s, *deltas.values()]
+        try:
+            lengths: list[int] = await self._run(APPEND, names, arguments)
+        except ResponseError as error:
+            if "FENCED" in str(error):
+                raise FenceMovedError(source, fence, str(error).rpartition(" ")[2]) from error
+            raise
+        return lengths
+
+    async def rewrite(self, names: Sequence[str], rewrites: Sequence[Rewrite]) -> int:
+        """Replace logs that nobody has changed meanwhile; returns how many were.
+
+        Args:
+            names: log names by slot.
+            rewrites: what to replace.
+        """
+        if not rewrites:
+            return 0
+        arguments: list[Any] = [self._time_to_live_s]
+        for rewrite in rewrites:
+            arguments += [rewrite.length, rewrite.first, rewrite.content]
+        done: int = await self._run(REWRITE, [names[rewrite.slot] for rewrite in rewrites], arguments)
+        return done
+
+    async def _run(self, script: str, names: Sequence[str], arguments: Sequence[Any]) -> Any:
+        for _ in range(2):
+            if script not in self._loaded:
+                self._loaded[script] = await self._client.script_load(script)
+            try:
+                return await self._client.evalsha(self._loaded[script], len(names), *names, *arguments)
+            except NoScriptError:  # Redis was restarted: scripts live in its memory alone
+                del self._loaded[script]
+        raise ResponseError("the script was unloaded twice in a row")
