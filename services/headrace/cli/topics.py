@@ -39,7 +39,7 @@ def create(partitions: int, replication: int, event_days: float, outcome_days: f
         )
     )
     names = Topics(deployed)
-    for name in names.data + names.single:
+    for name in names.all:
         click.echo(f"{name}: {'created' if name in created else 'was there'}")
 
 
@@ -51,10 +51,10 @@ def list_topics() -> None:
 
     async def found() -> dict[str, int]:
         async with KafkaAdmin(settings.kafka_bootstrap) as admin:
-            return await admin.partitions(names.data + names.single)
+            return await admin.partitions(names.all)
 
     there = asyncio.run(found())
-    for name in names.data + names.single:
+    for name in names.all:
         click.echo(f"{name}: {there[name]} partitions" if name in there else f"{name}: missing")
 
 

@@ -7,7 +7,7 @@ and put a key where Kafka's Java client would. Entering and leaving have a deadl
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -217,11 +217,19 @@ async def transaction(started: AIOKafkaProducer, *, timeout_s: float = SEND_TIME
         KafkaUnavailable: not committed in time; whether it took effect is known only after a restart.
         KafkaRefused: Kafka refuses it.
     """
+    committing = False
     try:
-        async with asyncio.timeout(timeout_s), started.transaction():
+        async with asyncio.timeout(timeout_s) as limit:
+            await started.begin_transaction()
             yield
-    except (KafkaError, TimeoutError) as error:
-        raise translate(error, "the transaction was not committed") from error
+            committing = True
+            await started.commit_transaction()
+    except BaseException as error:
+        if not committing:
+            await _abort(started)
+        if isinstance(error, KafkaError) or (isinstance(error, TimeoutError) and limit.expired()):
+            raise translate(error, "the transaction was not committed") from error
+        raise
 
 
 async def send(
@@ -240,8 +248,8 @@ async def send(
     The client library waits without end for a topic that is not there, and for room in a full buffer; this does not.
 
     Raises:
-        TopicMissing: there is no such topic.
-        KafkaUnavailable: not acknowledged in time; it may be stored all the same.
+        KafkaUnavailable: not acknowledged in time, which may be because there is no such topic; or it is stored all
+            the same.
         KafkaRefused: Kafka refuses it.
         ProducerFenced: another process has this transactional id now.
     """
@@ -295,10 +303,16 @@ async def _start(build: Any, bootstrap: str, timeout_s: float) -> Any:
             return client
 
 
+async def _abort(started: AIOKafkaProducer) -> None:
+    # A transaction that cannot be aborted now is aborted by Kafka when its time is over, or by the next producer of
+    # the id. What made it fail is what the caller must hear of.
+    with suppress(KafkaError, TimeoutError):
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await started.abort_transaction()
+
+
 async def _stop(client: Any) -> None:
     # The process is about to close it anyhow: what it cannot say to Kafka in time, Kafka finds out by itself.
-    try:
+    with suppress(KafkaError, OSError, TimeoutError):
         async with asyncio.timeout(STOP_TIMEOUT_S):
             await client.stop()
-    except (KafkaError, OSError, TimeoutError):
-        return

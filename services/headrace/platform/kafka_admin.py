@@ -14,11 +14,11 @@ from headrace.platform.kafka_errors import KafkaRefused, KafkaUnavailable, Topic
 from headrace.platform.kafka_metadata import TopicMetadataRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from types import TracebackType
+    from typing import Self
 
     from aiokafka.admin import NewTopic
-    from typing_extensions import Self
 
 RETRY_S = 0.1
 REQUEST_TIMEOUT_MS = 10_000
@@ -39,6 +39,7 @@ class KafkaAdmin:
         self.bootstrap = bootstrap
         self.timeout_s = timeout_s
         self._client: Any = None
+        self._readers: dict[bool, Any] = {}
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -63,11 +64,14 @@ class KafkaAdmin:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        for reader in self._readers.values():
+            await reader.stop()
         await self._client.close()
 
     async def create_topics(self, topics: Sequence[NewTopic]) -> list[tuple[Any, ...]]:
         """Ask for topics; a (name, error code, message) for each. See `topics.create_topics`."""
-        response = await self._call(self._client.create_topics(list(topics), timeout_ms=int(self.timeout_s * 1000)))
+        timeout_ms = int(self.timeout_s * 1000)
+        response = await self._call(lambda: self._client.create_topics(list(topics), timeout_ms=timeout_ms))
         return list(response.topic_errors)
 
     async def delete_topics(self, topics: Sequence[str]) -> None:
@@ -77,7 +81,7 @@ class KafkaAdmin:
             KafkaRefused: the broker does not delete one.
             KafkaUnavailable: no answer in time.
         """
-        response = await self._call(self._client.delete_topics(list(topics)))
+        response = await self._call(lambda: self._client.delete_topics(list(topics)))
         for name, code in response.topic_error_codes:
             if code not in {0, 3}:
                 raise KafkaRefused(f"Kafka does not delete {name}: {for_code(code).__name__}")
@@ -100,7 +104,7 @@ class KafkaAdmin:
         found = {one.name: one.id for one in await self._describe(topics) if one.code == 0}
         for name in topics:
             if name not in found:
-                raise TopicMissing(f"topic {name} is not there; `headrace topics create` creates the pipeline's topics")
+                raise _missing(name)
         return found
 
     async def committed(self, group: str) -> dict[TopicPartition, tuple[int, str]]:
@@ -109,27 +113,67 @@ class KafkaAdmin:
         Raises:
             KafkaUnavailable: no answer in time.
         """
-        found = await self._call(self._client.list_consumer_group_offsets(group))
+        found = await self._call(lambda: self._client.list_consumer_group_offsets(group))
         return {
             partition: (committed.offset, committed.metadata or "")
             for partition, committed in found.items()
             if committed.offset >= 0
         }
 
+    async def end_offsets(self, topics: Iterable[str], *, read_committed: bool = True) -> dict[TopicPartition, int]:
+        """The offset after the last record of each partition, as readers see it.
+
+        Args:
+            topics: full names.
+            read_committed: up to the first open transaction (the last stable offset); else the high watermark.
+
+        Raises:
+            TopicMissing: one is not there.
+            KafkaUnavailable: no answer in time.
+        """
+        names = list(topics)
+        counts = await self.partitions(names)
+        for name in names:
+            if name not in counts:
+                raise _missing(name)
+        partitions = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
+        consumer = await self._reader(read_committed=read_committed)
+        found: dict[TopicPartition, int] = await self._call(lambda: consumer.end_offsets(partitions))
+        return found
+
+    async def _reader(self, *, read_committed: bool) -> Any:
+        """A consumer without a group, kept for the next question."""
+        if read_committed not in self._readers:
+            reader = AIOKafkaConsumer(
+                bootstrap_servers=self.bootstrap,
+                isolation_level="read_committed" if read_committed else "read_uncommitted",
+                enable_auto_commit=False,
+                request_timeout_ms=REQUEST_TIMEOUT_MS,
+            )
+            self._readers[read_committed] = reader
+            await self._call(reader.start)
+        return self._readers[read_committed]
+
     async def _describe(self, topics: Iterable[str]) -> Sequence[Any]:
         names = sorted(set(topics))
-        response = await self._call(self._client._send_request(TopicMetadataRequest(names)))
+        response = await self._call(lambda: self._client._send_request(TopicMetadataRequest(names)))
         described: Sequence[Any] = response.described()
         return described
 
-    async def _call(self, call: Any) -> Any:
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                return await call
-        except (KafkaError, OSError, TimeoutError) as error:
-            if isinstance(error, KafkaError) and not error.retriable:
-                raise KafkaRefused(f"Kafka at {self.bootstrap}: {_text(error)}") from error
-            raise KafkaUnavailable(f"Kafka at {self.bootstrap} does not answer: {_text(error)}") from error
+    async def _call(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Ask until there is an answer: a coordinator that is just being elected, say, is worth asking again."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.timeout_s
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await call()
+            except (KafkaError, OSError, TimeoutError) as error:
+                if isinstance(error, KafkaError) and not error.retriable:
+                    raise KafkaRefused(f"Kafka at {self.bootstrap}: {_text(error)}") from error
+                if loop.time() + RETRY_S >= deadline:
+                    raise KafkaUnavailable(f"Kafka at {self.bootstrap} does not answer: {_text(error)}") from error
+                await asyncio.sleep(RETRY_S)
 
 
 async def wait_for_kafka(bootstrap: str, timeout_s: float = 30.0) -> None:
@@ -174,24 +218,12 @@ async def end_offsets(
         KafkaUnavailable: no answer in time.
     """
     async with KafkaAdmin(bootstrap, timeout_s=timeout_s) as admin:
-        count = (await admin.partitions([topic])).get(topic)
-    if count is None:
-        raise TopicMissing(f"topic {topic} is not there; `headrace topics create` creates the pipeline's topics")
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
-        isolation_level="read_committed" if read_committed else "read_uncommitted",
-        enable_auto_commit=False,
-        request_timeout_ms=REQUEST_TIMEOUT_MS,
-    )
-    try:
-        async with asyncio.timeout(timeout_s):
-            await consumer.start()
-            found = await consumer.end_offsets([TopicPartition(topic, number) for number in range(count)])
-    except (KafkaError, OSError, TimeoutError) as error:
-        raise KafkaUnavailable(f"Kafka at {bootstrap} does not answer: {_text(error)}") from error
-    finally:
-        await consumer.stop()
+        found = await admin.end_offsets([topic], read_committed=read_committed)
     return {partition.partition: offset for partition, offset in found.items()}
+
+
+def _missing(topic: str) -> TopicMissing:
+    return TopicMissing(f"topic {topic} is not there; `headrace topics create` creates the pipeline's topics")
 
 
 def _text(error: BaseException) -> str:

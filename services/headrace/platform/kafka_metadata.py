@@ -46,7 +46,7 @@ class _Uuid:
         return str(value)
 
 
-class _MetadataResponse_v10(Response):  # noqa: N801 (the name states the version, as in the library)
+class _MetadataResponse_v10(Response):  # type: ignore[misc]  # noqa: N801 (the library has no types; its names)
     API_KEY = METADATA
     API_VERSION = 10
     SCHEMA = Schema(
@@ -99,7 +99,7 @@ class _MetadataResponse_v10(Response):  # noqa: N801 (the name states the versio
         ]
 
 
-class _MetadataRequest_v10(RequestStruct):  # noqa: N801
+class _MetadataRequest_v10(RequestStruct):  # type: ignore[misc]  # noqa: N801
     API_KEY = METADATA
     API_VERSION = 10
     FLEXIBLE_VERSION = True
@@ -113,7 +113,7 @@ class _MetadataRequest_v10(RequestStruct):  # noqa: N801
     )
 
 
-class TopicMetadataRequest(Request[_MetadataRequest_v10]):
+class TopicMetadataRequest(Request[_MetadataRequest_v10]):  # type: ignore[misc]
     """Asks for topics by name, and creates none."""
 
     API_KEY = METADATA
@@ -122,5 +122,5 @@ class TopicMetadataRequest(Request[_MetadataRequest_v10]):
         self._topics = topics
 
     def build(self, request_struct_class: type[_MetadataRequest_v10]) -> _MetadataRequest_v10:
-        topics = [(NO_TOPIC_ID, name, {}) for name in self._topics]
+        topics: list[tuple[uuid.UUID, str, dict[int, bytes]]] = [(NO_TOPIC_ID, name, {}) for name in self._topics]
         return request_struct_class(topics, False, False, False, {})

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import uvloop
 
@@ -86,7 +86,7 @@ def run_service(settings_cls: type[S], build: Callable[[S, Health], Service]) ->
         settings = settings_cls.load()
     except SettingsError as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            sys.stderr.write(f"error: {line}\n")
         sys.exit(MISCONFIGURED)
     configure_logging(settings.service, settings.log_level)
     shut_telemetry_down = configure_telemetry(settings.service, settings.otlp_endpoint)
@@ -94,7 +94,7 @@ def run_service(settings_cls: type[S], build: Callable[[S, Health], Service]) ->
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status = runner.run(process.main())
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 (whatever it is, it is logged and ends the process)
         get_logger().critical("service failed", exc_info=error)
         status = FAILED
     shut_telemetry_down()
@@ -102,13 +102,14 @@ def run_service(settings_cls: type[S], build: Callable[[S, Health], Service]) ->
     sys.exit(status)
 
 
-class _Process:
+class _Process(Generic[S]):
     def __init__(self, settings: S, build: Callable[[S, Health], Service]) -> None:
         self._settings = settings
-        self._build = lambda health: build(settings, health)
+        self._build = build
         self._log = get_logger()
         self._stop_asked = asyncio.Event()
         self._interrupts = 0
+        self._running: asyncio.Task[None] | None = None
         self._last_resort: threading.Timer | None = None
 
     async def main(self) -> int:
@@ -121,11 +122,11 @@ class _Process:
         try:
             async with ops_server(health, settings.ops_host, settings.ops_port) as port:
                 self._log.info("service starting", ops_host=settings.ops_host, ops_port=port, pid=os.getpid())
-                service = self._build(health)
+                service = self._build(settings, health)
                 failure = await self._start_and_run(service, lifecycle.ready)
                 lifecycle.not_ready("stopping")
                 return await self._end(service, failure)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (logged, and ends the process)
             self._log.critical("service failed", exc_info=error)
             return FAILED
 
@@ -150,8 +151,6 @@ class _Process:
             asked.cancel()
         return None
 
-    _running: asyncio.Task[None] | None = None
-
     async def _end(self, service: Service, failure: BaseException | None) -> int:
         deadline = Deadline(self._settings.shutdown_timeout_s)
         self._end_the_process_after(self._settings.shutdown_timeout_s + GRACE_S)
@@ -173,7 +172,7 @@ class _Process:
         except TimeoutError:
             self._log.critical("service not stopped in time", timeout_s=self._settings.shutdown_timeout_s)
             status = FAILED
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (logged, and ends the process)
             self._log.critical("service failed while stopping", exc_info=error)
             status = FAILED
         self._log.info("service stopped", status=status)

@@ -18,9 +18,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
     from pydantic.fields import FieldInfo
-    from typing_extensions import Self
 
 PREFIX = "HEADRACE_"
 OWN_OF_EVERY_SERVICE = frozenset({"ops_host", "ops_port", "shutdown_timeout_s"})
@@ -120,13 +120,14 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: a value is not allowed, or a variable with the prefix of the service is not known.
         """
-        lines = list(_unknown_variables(cls))
+        unknown = list(_unknown_variables(cls))
         try:
             settings = cls(**given)
         except ValidationError as error:
-            lines[:0] = [_line(cls, one) for one in error.errors(include_url=False)]
-        if lines:
-            raise SettingsError("\n".join(lines))
+            wrong = [_line(cls, one) for one in error.errors(include_url=False)]
+            raise SettingsError("\n".join(wrong + unknown)) from error
+        if unknown:
+            raise SettingsError("\n".join(unknown))
         return settings
 
 

@@ -81,8 +81,10 @@ class Topics:
         """Topics of one partition."""
         return self.models, self.routes, self.alerts, self.rejected, self.control
 
-    def __iter__(self) -> Iterable[str]:  # type: ignore[misc]
-        return iter(self.data + self.single)
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every topic of the pipeline."""
+        return self.data + self.single
 
     def group(self, service: str) -> str:
         """Consumer group of a service."""
@@ -216,7 +218,7 @@ async def check_topics(
         KafkaUnavailable: Kafka does not answer in time.
     """
     topics = Topics(deployed)
-    needed = tuple(only) if only is not None else topics.data + topics.single
+    needed = tuple(only) if only is not None else topics.all
     async with KafkaAdmin(bootstrap, timeout_s=timeout_s) as admin:
         found = await admin.partitions({*needed, topics.events})
     for name in needed:
