@@ -1,0 +1,189 @@
+"""Merging against a real Redis: exact whatever the batches, workers, duplicates, redeliveries and trims."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from redis.asyncio import Redis
+
+from headrace.features.errors import FenceMovedError
+from headrace.features.event_merging import AcceptedEvent, EvaluatedBatch, EventMerger, PartitionProgress, decode_source
+from headrace.features.outcome_merging import OutcomeMerger
+from headrace.features.state_writer import StateWriter
+from headrace.features.time_guard import TimeGuard
+from headrace.pipeline import DAY, HOUR, EventColumns
+from headrace.pipeline.recompute import EventHistory, LabelHistory, Positions, recompute
+from headrace.pipeline.state import compile_plan
+from headrace.platform.event_codec import CheckedEvent, event_columns
+from headrace.platform.feature_state import FeatureStateReader
+from headrace.platform.pipelines import load_pipeline
+from headrace.v1.event_pb2 import Label
+from headrace.v1.prediction_pb2 import OUTCOME_KIND_LABELLED, Outcome, Prediction
+
+pipeline = load_pipeline("pipelines/fraud.py")
+plan = compile_plan(pipeline)
+START = 1_600_000_000_000_000
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url) as connection:
+        yield connection
+
+
+class Replay:
+    """A random stream in four partitions, and what was served of it."""
+
+    def __init__(self, seed: int, events: int) -> None:
+        random = np.random.default_rng(seed)
+        times = START + np.sort(random.integers(0, 45 * DAY, events)) + random.integers(-HOUR, HOUR, events)
+        customers, terminals = random.integers(0, 12, events), random.integers(0, 6, events)
+        ids = [f"e{i if random.random() > 0.05 else i // 2}" for i in range(events)]
+        self.events = [
+            CheckedEvent(ids[i], int(times[i]), [f"c{customers[i]}", f"t{terminals[i]}"], [float(cents)], False)
+            for i, cents in enumerate(random.integers(1, 50_000, events))
+        ]
+        self.partitions = customers % 4
+        self.offsets = np.zeros(events, np.int64)
+        for partition in range(4):
+            rows = np.flatnonzero(self.partitions == partition)
+            self.offsets[rows] = np.cumsum(random.integers(1, 3, len(rows)))
+        self.frauds = np.flatnonzero(random.random(events) < 0.2)
+        self.random = random
+        self.vectors: dict[int, tuple[np.ndarray, list[int], list[int]]] = {}
+
+    def accepted(self, row: int) -> AcceptedEvent:
+        event = self.events[row]
+        return AcceptedEvent(int(self.offsets[row]), event.time_us, None, event, TimeGuard(event.time_us))
+
+    def serve(self, rows: list[int], evaluated: EvaluatedBatch) -> None:
+        for row, values in zip(rows, evaluated.values, strict=True):
+            self.vectors.setdefault(row, (values, evaluated.event_positions, evaluated.outcome_positions))
+
+    def recomputed(self, learned: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Served and recomputed vectors of all events, at the positions that were recorded."""
+        columns = event_columns(pipeline, self.events)
+        served = np.array([self.vectors[row][0] for row in range(len(self.events))])
+        events = np.array([pad(self.vectors[row][1]) for row in range(len(self.events))])
+        outcomes = np.array([pad(self.vectors[row][2]) for row in range(len(self.events))])
+        labels = label_history(columns, learned)
+        history = EventHistory(columns, self.partitions, self.offsets)
+        return served, recompute(plan, columns, Positions(events, outcomes), history, labels)
+
+
+def pad(positions: list[int]) -> list[int]:
+    return positions + [-1] * (4 - len(positions))
+
+
+def label_history(columns: EventColumns, rows: list[int]) -> LabelHistory:
+    return LabelHistory(
+        [columns.ids[i] for i in rows],
+        [[columns.texts[field][i] for i in rows] for field in pipeline.entity_fields],
+        columns.times[rows],
+        columns.times[rows] + 7 * DAY,
+        np.ones(len(rows)),
+        np.full(len(rows), math.nan),
+        np.zeros(len(rows), np.int64),
+        np.arange(len(rows)),
+    )
+
+
+def merger(client: Redis, namespace: str, chunk: int = 7) -> EventMerger:
+    reader = FeatureStateReader(client, plan, namespace)
+    return EventMerger(plan, reader, StateWriter(client, reader.keys, 3600), chunk)
+
+
+def outcome(event: CheckedEvent) -> Outcome:
+    prediction = Prediction(
+        event_id=event.event_id, event_time_us=event.time_us, entities=list(event.texts), ingested=True
+    )
+    label = Label(event_id=event.event_id, value=1, label_time_us=event.time_us + 7 * DAY)
+    return Outcome(prediction=prediction, label=label, kind=OUTCOME_KIND_LABELLED)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_vectors_equal_the_recomputation(client: Redis, namespace: str, seed: int) -> None:
+    replay = Replay(seed, 1500)
+    workers = [merger(client, namespace), merger(client, namespace)]
+    labels = OutcomeMerger(plan, workers[0].reader.keys, workers[0].writer)
+    owners = replay.random.integers(0, 2, 4)
+    learned: list[int] = []
+    waiting = {p: np.flatnonzero(replay.partitions == p).tolist() for p in range(4)}
+    while any(waiting.values()):
+        first = min(waiting, key=lambda p: replay.events[waiting[p][0]].time_us if waiting[p] else math.inf)
+        if replay.random.random() < 0.1:
+            owners[first] = 1 - owners[first]
+        worker = workers[owners[first]]
+        worker.progress[first] = await stored_progress(client, worker, first)
+        size = int(replay.random.integers(1, 40))
+        rows, waiting[first] = waiting[first][:size], waiting[first][size:]
+        redelivered = [r for r in np.flatnonzero(replay.partitions == first).tolist() if r in replay.vectors][-3:]
+        batch = [replay.accepted(row) for row in redelivered + rows]
+        evaluated = await worker.merge([(first, batch)])
+        replay.serve(redelivered + rows, evaluated)
+        now = replay.events[rows[-1]].time_us
+        worker.progress[first].committed_highest = now
+        due = [i for i in replay.frauds.tolist() if i not in learned and replay.events[i].time_us + 7 * DAY < now]
+        if due:
+            records = [(len(learned) + at, now, outcome(replay.events[i])) for at, i in enumerate(due)]
+            await labels.merge(0, records)
+            await labels.merge(0, records)
+            learned += due
+    served, expected = replay.recomputed(learned)
+    np.testing.assert_array_equal(served, expected)
+
+
+async def stored_progress(client: Redis, worker: EventMerger, partition: int) -> PartitionProgress:
+    fence = await client.hget(worker.reader.keys.fences, f"events/{partition}")
+    source = await client.hget(worker.reader.keys.sources, f"events/{partition}")
+    return PartitionProgress(int(fence or -1), decode_source((source or b"").decode())[1])
+
+
+async def test_a_worker_that_was_overtaken_evaluates_again(client: Redis, namespace: str) -> None:
+    """Another worker merges an event of the same terminal between our read and our write."""
+    first, second = merger(client, namespace), merger(client, namespace)
+    first.progress[0], second.progress[1] = PartitionProgress(), PartitionProgress()
+    theirs = CheckedEvent("theirs", START, ["c1", "t"], [100.0], False)
+    ours = CheckedEvent("ours", START + 8 * DAY, ["c0", "t"], [100.0], False)
+    append, done = first.writer.append, False
+
+    async def overtaken(*arguments: object) -> list[int]:
+        nonlocal done
+        if not done:
+            done = True
+            await second.merge([(1, [AcceptedEvent(0, 1, None, theirs, TimeGuard(theirs.time_us))])])
+        return await append(*arguments)  # type: ignore[arg-type]
+
+    first.writer.append = overtaken  # type: ignore[method-assign,assignment]
+    evaluated = await first.merge([(0, [AcceptedEvent(0, 1, None, ours, TimeGuard(ours.time_us))])])
+    assert evaluated.values[0][pipeline.feature_names.index("terminal_count_7d")] == 1
+    assert evaluated.event_positions == [0, 0]
+
+
+async def test_a_moved_fence_stops_the_worker_and_nothing_is_counted_twice(client: Redis, namespace: str) -> None:
+    event = CheckedEvent("e", START, ["c", "t"], [100.0], False)
+    batch = [(0, [AcceptedEvent(5, 1, None, event, TimeGuard(START))])]
+    owner, zombie = merger(client, namespace), merger(client, namespace)
+    owner.progress[0], zombie.progress[0] = PartitionProgress(), PartitionProgress()
+    await owner.merge(batch)
+    with pytest.raises(FenceMovedError, match="events/0"):
+        await zombie.merge(batch)
+    with pytest.raises(FenceMovedError):
+        await zombie.writer.append("events/0", -1, 5, "", 1, {owner.reader.keys.event_log("customer") + "c": b"x" * 28})
+    length = await client.strlen(owner.reader.keys.event_log("customer") + "c")
+    assert length == plan.entities[0].event_record.itemsize
+
+
+async def test_old_records_are_trimmed(client: Redis, namespace: str) -> None:
+    worker = merger(client, namespace, chunk=100)
+    worker.progress[0] = PartitionProgress()
+    key = worker.reader.keys.event_log("customer") + "c"
+    for day in range(200):
+        event = CheckedEvent(f"e{day}", START + day * DAY, ["c", "t"], [100.0], False)
+        evaluated = await worker.merge([(0, [AcceptedEvent(day, 1, None, event, TimeGuard(event.time_us))])])
+        worker.progress[0].committed_highest = event.time_us
+        assert evaluated.values[0][pipeline.feature_names.index("customer_count_30d")] == min(day + 1, 30)
+    assert await client.strlen(key) <= 80 * plan.entities[0].event_record.itemsize
