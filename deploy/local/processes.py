@@ -30,9 +30,11 @@ def read_process(process_id: int) -> Process | None:
         # The name in parentheses may hold anything, so the fields are counted from the last parenthesis.
         fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
         command = Path(f"/proc/{process_id}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        threads = sum(1 for _ in Path(f"/proc/{process_id}/task").iterdir())
     except OSError:
         return None
-    if fields[0] in "ZX":
+    # Its first thread can be dead while others are still about to end, and until then its ports stay taken.
+    if fields[0] in "ZX" and threads <= 1:
         return None
     command = command.strip()
     return Process(process_id, int(fields[2]), command if len(command) <= 100 else f"{command[:97]}...")

@@ -146,6 +146,8 @@ class _Transport(xmlrpc.client.Transport):
             stream.close()
             raise
         connection.sock = stream
+        # Where the base class keeps it, so that closing the proxy closes it.
+        self._connection = (host, connection)
         return connection
 
 
