@@ -91,8 +91,9 @@ def recompute(
         label_keys = labels.entities[entity_names.index(entity.entity)]
         groups = _by_key(queries.texts[entity.field], history.events.texts[entity.field], label_keys)
         for rows, of_key, labels_of_key in groups:
-            of_key = _first_of_each_id(records, history, of_key)
+            of_key = of_key[np.lexsort((history.offsets[of_key], history.partitions[of_key]))]
             merged = _merged(positions.events, rows, history.partitions[of_key], history.offsets[of_key])
+            _drop_duplicates(merged, records["id"][of_key])
             known = _merged(positions.outcomes, rows, labels.partitions[labels_of_key], labels.offsets[labels_of_key])
             out[rows, entity.columns] = _of_one_key(
                 entity, queries, rows, records[of_key], merged, additions[labels_of_key], known
@@ -143,11 +144,18 @@ def _merged(
     return offsets <= positions[rows][:, partitions]
 
 
-def _first_of_each_id(records: Records, history: EventHistory, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Rows of one key without duplicates: the first by offset of each id stands."""
-    by_offset = rows[np.lexsort((history.offsets[rows], history.partitions[rows]))]
-    _, first = np.unique(records["id"][by_offset], return_index=True)
-    return by_offset[first]
+def _drop_duplicates(merged: npt.NDArray[np.bool_], ids: npt.NDArray[np.uint64]) -> None:
+    """Let one record of each id count for each query, shape (rows, records).
+
+    Which one does not matter as long as copies of an event are equal; the records come in offset order by partition.
+    """
+    unique, counts = np.unique(ids, return_counts=True)
+    for repeated in unique[counts > 1]:
+        copies = np.flatnonzero(ids == repeated)
+        counted = merged[:, copies[0]].copy()
+        for copy in copies[1:]:
+            merged[:, copy] &= ~counted
+            counted |= merged[:, copy]
 
 
 def _by_key(

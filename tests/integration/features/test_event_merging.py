@@ -41,12 +41,14 @@ class Replay:
         random = np.random.default_rng(seed)
         times = START + np.sort(random.integers(0, 45 * DAY, events)) + random.integers(-HOUR, HOUR, events)
         customers, terminals = random.integers(0, 12, events), random.integers(0, 6, events)
-        ids = [f"e{i if random.random() > 0.05 else i // 2}" for i in range(events)]
         self.events = [
-            CheckedEvent(ids[i], int(times[i]), [f"c{customers[i]}", f"t{terminals[i]}"], [float(cents)], False)
+            CheckedEvent(f"e{i}", int(times[i]), [f"c{customers[i]}", f"t{terminals[i]}"], [float(cents)], False)
             for i, cents in enumerate(random.integers(1, 50_000, events))
         ]
         self.partitions = customers % 4
+        for i in np.flatnonzero(random.random(events) < 0.05).tolist():  # sent again, sometimes without its key
+            self.events[i] = self.events[max(i - 20, 0)]
+            self.partitions[i] = random.choice([self.partitions[max(i - 20, 0)], random.integers(0, 4)])
         self.offsets = np.zeros(events, np.int64)
         for partition in range(4):
             rows = np.flatnonzero(self.partitions == partition)
