@@ -90,8 +90,8 @@ def recompute(
         records = entity.event_records(history.events, hash_ids(history.events.ids))
         label_keys = labels.entities[entity_names.index(entity.entity)]
         groups = _by_key(queries.texts[entity.field], history.events.texts[entity.field], label_keys)
-        for rows, of_key, labels_of_key in groups:
-            of_key = of_key[np.lexsort((history.offsets[of_key], history.partitions[of_key]))]
+        for rows, found, labels_of_key in groups:
+            of_key = found[np.lexsort((history.offsets[found], history.partitions[found]))]
             merged = _merged(positions.events, rows, history.partitions[of_key], history.offsets[of_key])
             _drop_duplicates(merged, records["id"][of_key])
             known = _merged(positions.outcomes, rows, labels.partitions[labels_of_key], labels.offsets[labels_of_key])
