@@ -16,6 +16,8 @@ def configuration(layout: Layout, ports: Ports) -> str:
         f"port {ports.redis}",
         f'dir "{layout.redis}"',
         "daemonize no",
+        # A title would be written over its environment, by which the stack finds its processes.
+        "set-proc-title no",
         # The supervisor keeps the log.
         'logfile ""',
         # A kill loses nothing; a power cut at most a second, which the services find by their fences and read again.
