@@ -12,8 +12,15 @@ CODE := deploy pipelines protos requirements services tests $(wildcard loadtests
 
 # The environment is current while these files are what they were when it was made, whatever their dates say.
 digest = $(shell cat $(1) | sha256sum | cut -c1-16)
-INSTALLED := .venv/installed-$(call digest,requirements/dev.txt requirements/install.py deploy/local/install.sh)
+SYSTEM := .cache/system-$(call digest,deploy/local/install.sh)
+INSTALLED := .venv/installed-$(call digest,requirements/dev.txt requirements/install.py)
 EDITABLE := .venv/editable-$(call digest,pyproject.toml)
+
+# With Docker, the system's packages are in the images.
+NEEDED := $(if $(filter compose,$(STACK))$(filter test-compose,$(MAKECMDGOALS)),,$(SYSTEM)) $(INSTALLED) $(EDITABLE)
+
+# What shows or stops the stack installs nothing.
+NOT_INSTALLED = { [ ! -x $(BIN)/headrace ] && echo "nothing is installed here, so nothing runs"; }
 
 # A variable that is empty or 0 is off.
 on = $(filter-out 0,$(strip $(1)))
@@ -32,16 +39,16 @@ up: setup ## Start the stack without Docker and wait until it is ready
 	@$(BIN)/python -m deploy.local up
 
 .PHONY: down
-down: setup ## Stop the stack; its data stays
-	@$(BIN)/python -m deploy.local down
+down: ## Stop the stack; its data stays
+	@$(NOT_INSTALLED) || $(BIN)/python -m deploy.local down
 
 .PHONY: status
-status: setup ## Show every program of the stack: state, ports, readiness
-	@$(BIN)/python -m deploy.local status || [ $$? -eq 3 ]
+status: ## Show every program of the stack: state, ports, readiness
+	@$(NOT_INSTALLED) || $(BIN)/python -m deploy.local status || [ $$? -eq 3 ]
 
 .PHONY: logs
-logs: setup ## Show the logs: NAME=gateway for one program, FOLLOW=1 to go on
-	@$(BIN)/python -m deploy.local logs $(NAME) $(if $(call on,$(FOLLOW)),--follow)
+logs: ## Show the logs: PROGRAM=gateway for one, FOLLOW=1 to go on
+	@$(NOT_INSTALLED) || $(BIN)/python -m deploy.local logs $(PROGRAM) $(if $(call on,$(FOLLOW)),--follow)
 
 ##@ Check
 
@@ -78,10 +85,13 @@ check-fresh: ## Run `make demo` and `make test` in a new, minimal Debian 12 (nee
 ##@ Change
 
 .PHONY: setup
-setup: $(INSTALLED) $(EDITABLE) ## Install what is missing: Debian packages (as root), then .venv from the lock
+setup: $(NEEDED) ## Install what is missing: Debian packages (as root), then .venv from the lock
 
-$(INSTALLED):
+$(SYSTEM):
 	@PYTHON="$(PYTHON)" deploy/local/install.sh
+	@mkdir -p $(@D) && rm -f .cache/system-* && touch $@
+
+$(INSTALLED): | $(filter $(SYSTEM),$(NEEDED))
 	@$(PYTHON) requirements/install.py packages
 	@rm -f .venv/installed-* && touch $@
 
