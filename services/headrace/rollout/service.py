@@ -1,0 +1,338 @@
+"""Wires the rollout: what it reads, decides and does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+from headrace.platform.artifacts import ArtifactStore
+from headrace.platform.health import Health
+from headrace.platform.leases import LEASE_TTL_S, Leases
+from headrace.platform.lifecycle import Deadline
+from headrace.platform.logging import get_logger
+from headrace.platform.pipelines import load_pipeline
+from headrace.platform.redis import RedisUnavailable, connect
+from headrace.platform.signing import Verifier
+from headrace.platform.topics import Topics, deployed_name
+from headrace.rollout import metrics
+from headrace.rollout.checks import Expected, VersionRefusedError
+from headrace.rollout.decisions import Announcement, Load, Rollout, Unload
+from headrace.rollout.delivery import Delivery, NotNowError
+from headrace.rollout.mlflow_registry import Champion, MlflowRegistry, Registrar
+from headrace.rollout.route_log import RouteLog, open_route_log
+from headrace.rollout.settings import RolloutSettings
+from headrace.rollout.triton import TritonError, TritonServer
+from headrace.v1 import model_pb2
+
+IDLE_S = 1.0
+LOOP_WITHIN_S = 60.0
+
+log = get_logger("rollout")
+
+
+class RolloutService:
+    """The rollout of one deployed pipeline.
+
+    One task reads announcements, one writes route tables, one reads the gateways' leases, and one for each Triton
+    server does what is to be done there. They share the state, `decisions.Rollout`, and wake each other.
+
+    Args:
+        settings: checked settings.
+        health: where to report.
+    """
+
+    def __init__(self, settings: RolloutSettings, health: Health) -> None:
+        self._settings = settings
+        self._health = health
+        self._models_health = health.component("models")
+        self._triton_health = health.component("triton")
+        self._redis_health = health.component("redis")
+        self._opened = AsyncExitStack()
+        self._servers: dict[str, TritonServer] = {}
+        self._registrar: Registrar | None = None
+        self._server_wakes = {url: asyncio.Event() for url in settings.triton_urls}
+        self._route_wake = asyncio.Event()
+        self._lease_wake = asyncio.Event()
+        self._announced_at: dict[str, float] = {}
+        self._artifact_missing_since: dict[str, float] = {}
+        self._routed_at = time.monotonic()
+        self._log: RouteLog
+        self._state: Rollout
+        self._delivery: Delivery
+        self._leases: Leases
+
+    async def start(self) -> None:
+        """Take over the topics, read what they say, and connect to the rest."""
+        settings = self._settings
+        pipeline = load_pipeline(settings.pipeline)
+        topics = Topics(deployed_name(pipeline.name, settings.namespace))
+        store = ArtifactStore(settings.artifacts)
+        self._delivery = Delivery(
+            store,
+            Verifier.read(settings.signing_public_key),
+            Expected(topics.deployed, pipeline.features_fingerprint, pipeline.feature_names),
+        )
+        self._state = Rollout(
+            topics.deployed,
+            settings.triton_urls,
+            keep_previous=settings.keep_previous,
+            lease_grace_s=2 * LEASE_TTL_S,
+        )
+        for url in settings.triton_urls:
+            self._servers[url] = TritonServer(url, load_timeout_s=settings.load_timeout_s)
+            self._opened.push_async_callback(self._servers[url].close)
+        redis = connect(settings.redis_url, max_connections=2, reply_timeout_s=2)
+        self._opened.push_async_callback(redis.aclose)
+        self._leases = Leases(redis, topics.deployed)
+        if settings.mlflow_uri != "off":
+            state = settings.state_dir.resolve()
+            uri = settings.mlflow_uri or f"sqlite:///{state / 'mlflow.db'}"
+            registry = MlflowRegistry(uri, state / "mlflow", store, topics.deployed)
+            self._registrar = Registrar(registry, interval_s=settings.mlflow_interval_s)
+
+        self._log = await self._opened.enter_async_context(open_route_log(settings.kafka_bootstrap, topics))
+        history = await self._log.restore()
+        if history.table is not None:
+            self._log.resume(history.table.epoch)
+            self._restore(history.table)
+            self._register()
+        for model in history.models:
+            await self._announce(model)
+        log.info(
+            "log restored",
+            models=len(history.models),
+            epoch=history.table.epoch if history.table else 0,
+            champion=history.table.champion.model.version if history.table else "",
+        )
+        self._models_health.ready()
+
+    async def run(self) -> None:
+        """Work until cancelled.
+
+        Raises:
+            ExceptionGroup: Kafka cannot go on, or another process has taken over.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._read_announcements(), name="announcements")
+            tasks.create_task(self._write_routes(), name="routes")
+            tasks.create_task(self._watch_leases(), name="leases")
+            for url in self._servers:
+                tasks.create_task(self._keep_server(url), name=f"triton {url}")
+
+    async def stop(self, deadline: Deadline) -> None:
+        """Close what `start` opened. The models stay loaded: serving goes on without this process."""
+        if self._registrar is not None:
+            await asyncio.to_thread(self._registrar.close, deadline.remaining() / 2)
+        await self._opened.aclose()
+
+    # What was announced.
+
+    async def _read_announcements(self) -> None:
+        heartbeat = self._health.heartbeat("announcements", LOOP_WITHIN_S)
+        async for models in self._log.announcements():
+            heartbeat.beat()
+            for model in models:
+                await self._announce(model)
+
+    async def _announce(self, model: model_pb2.ModelVersion) -> None:
+        announcement = self._state.announce(model)
+        metrics.ANNOUNCED.labels(announcement.value).inc()
+        if announcement is Announcement.CANDIDATE:
+            self._announced_at[model.version] = time.monotonic()
+            self._wake_servers()
+        elif announcement is Announcement.CONFLICT:
+            await self._refuse(
+                model,
+                VersionRefusedError("conflict", f"version {model.version} was announced again with another model file"),
+            )
+        elif announcement is not Announcement.KNOWN:
+            log.warning(
+                "version ignored", version=model.version, learner_epoch=model.learner_epoch, reason=announcement.value
+            )
+
+    # What Triton has.
+
+    async def _keep_server(self, url: str) -> None:
+        server, wake = self._servers[url], self._server_wakes[url]
+        while True:
+            await self._look(url, server)
+            look_again = time.monotonic() + self._settings.triton_poll_s
+            while (left := look_again - time.monotonic()) > 0:
+                wake.clear()
+                action = self._state.server_action(url, time.monotonic())
+                if action is None:
+                    await _wait(wake, left)
+                elif isinstance(action, Load):
+                    await self._load(url, server, action)
+                else:
+                    await self._unload(url, server, action)
+
+    async def _look(self, url: str, server: TritonServer) -> None:
+        before = self._state.servers[url]
+        was_reachable, was_polled = before.ready is not None, before.polled
+        try:
+            ready = await server.ready_models()
+        except TritonError as error:
+            if was_reachable or not was_polled:
+                log.error("triton away", server=url, reason=str(error))
+            self._state.observe(url, None)
+        else:
+            if not was_reachable:
+                log.info("triton reachable", server=url, models=len(ready))
+            lost = before.passed - ready
+            if lost:
+                log.warning("triton lost models", server=url, models=sorted(lost))
+            self._state.observe(url, ready)
+        self._measure(url)
+        self._route_wake.set()
+        away = [one for one, known in self._state.servers.items() if known.ready is None]
+        if len(away) < len(self._servers):
+            self._triton_health.ready()
+        else:
+            self._triton_health.not_ready(
+                f"degraded: no Triton answers at {', '.join(away)}; new versions wait, the champion stays"
+            )
+
+    async def _load(self, url: str, server: TritonServer, action: Load) -> None:
+        model, name = action.model, self._state.triton_model(action.model.version)
+        began = time.monotonic()
+        try:
+            await self._delivery.deliver(model, server, name, present=action.present)
+        except VersionRefusedError as refusal:
+            if action.routed:
+                # It passed before, so this server is at fault: rather no answer from it than a wrong one.
+                await self._unload(url, server, Unload(name))
+                self._postpone(url, model, str(refusal))
+            else:
+                await self._refuse(model, refusal)
+        except NotNowError as error:
+            self._postpone(url, model, str(error))
+            if error.waits_for_artifact and not action.routed:
+                await self._wait_for_artifact(model, error)
+        else:
+            self._artifact_missing_since.pop(model.version, None)
+            self._state.passed(url, model.version)
+            log.info(
+                "version loaded",
+                version=model.version,
+                server=url,
+                again=action.routed,
+                seconds=round(time.monotonic() - began, 3),
+            )
+        self._measure(url)
+        self._route_wake.set()
+
+    async def _wait_for_artifact(self, model: model_pb2.ModelVersion, error: NotNowError) -> None:
+        since = self._artifact_missing_since.setdefault(model.version, time.monotonic())
+        if time.monotonic() - since >= self._settings.artifact_patience_s:
+            del self._artifact_missing_since[model.version]
+            await self._refuse(model, VersionRefusedError("artifact", f"version {model.version}: {error}"))
+
+    async def _refuse(self, model: model_pb2.ModelVersion, refusal: VersionRefusedError) -> None:
+        if refusal.check != "conflict" and not self._state.fail(model):
+            return
+        self._announced_at.pop(model.version, None)
+        log.error("version failed", version=model.version, check=refusal.check, reason=str(refusal))
+        metrics.FAILED.labels(refusal.check).inc()
+        await self._log.raise_alert(
+            model.version, model.model_time_us, refusal.value, refusal.threshold, f"{refusal.check}: {refusal}"
+        )
+        self._wake_servers()
+
+    async def _unload(self, url: str, server: TritonServer, action: Unload) -> None:
+        try:
+            await server.unload(action.triton_model)
+        except TritonError as error:
+            # The next look at the server says what is left to do.
+            log.warning("model not unloaded", model=action.triton_model, server=url, reason=str(error))
+            self._state.observe(url, None)
+        else:
+            self._state.unloaded(url, action.triton_model)
+            log.info("model unloaded", model=action.triton_model, server=url)
+        self._measure(url)
+
+    def _postpone(self, url: str, model: model_pb2.ModelVersion, reason: str) -> None:
+        metrics.RETRIES.labels(url).inc()
+        if self._state.postpone(url, model.version, time.monotonic()):
+            log.error("version not loaded", version=model.version, server=url, reason=reason)
+
+    # Which table the gateways get.
+
+    async def _write_routes(self) -> None:
+        heartbeat = self._health.heartbeat("routes", LOOP_WITHIN_S)
+        while True:
+            heartbeat.beat()
+            self._route_wake.clear()
+            table = self._state.next_table(time.time_ns() // 1000)
+            if table is None:
+                await _wait(self._route_wake, IDLE_S)
+                continue
+            await self._log.publish(table)
+            self._restore(table)
+            now, champion = time.monotonic(), table.champion.model.version
+            if table.adopted:
+                metrics.TO_ADOPTED.observe(now - self._routed_at)
+                log.info("route adopted", epoch=table.epoch, seconds=round(now - self._routed_at, 3))
+            else:
+                self._routed_at = now
+                seconds = now - self._announced_at.pop(champion, now)
+                metrics.TO_ROUTE.observe(seconds)
+                log.info("version routed", epoch=table.epoch, version=champion, seconds=round(seconds, 3))
+                self._register()
+            self._lease_wake.set()
+            self._wake_servers()
+
+    def _restore(self, table: model_pb2.RouteTable) -> None:
+        self._state.restore(table)
+        waiting = self._state.waiting
+        self._announced_at = {version: at for version, at in self._announced_at.items() if version in waiting}
+        metrics.EPOCH.set(table.epoch)
+        if table.adopted:
+            metrics.ADOPTED.set(table.epoch)
+
+    def _register(self) -> None:
+        table = self._state.table
+        if self._registrar is not None and table is not None:
+            self._registrar.offer(Champion(table.champion.model, table.champion.triton_model, table.epoch))
+
+    async def _watch_leases(self) -> None:
+        heartbeat = self._health.heartbeat("leases", LOOP_WITHIN_S)
+        reachable = True
+        while True:
+            heartbeat.beat()
+            self._lease_wake.clear()
+            try:
+                leases = await self._leases.read()
+            except RedisUnavailable as error:
+                if reachable:
+                    log.error("leases not readable", reason=str(error))
+                reachable = False
+                self._redis_health.not_ready(f"degraded: {error}; models stay loaded until it answers")
+                self._state.observe_leases(None, time.monotonic())
+            else:
+                reachable = True
+                self._redis_health.ready()
+                self._state.observe_leases(leases, time.monotonic())
+            self._route_wake.set()
+            table = self._state.table
+            watching = reachable and table is not None and not table.adopted
+            await _wait(self._lease_wake, self._settings.lease_poll_s if watching else IDLE_S)
+
+    def _wake_servers(self) -> None:
+        for wake in self._server_wakes.values():
+            wake.set()
+
+    def _measure(self, url: str) -> None:
+        server = self._state.servers[url]
+        metrics.REACHABLE.labels(url).set(server.ready is not None)
+        metrics.LOADED.labels(url).set(len(server.passed))
+
+
+async def _wait(wake: asyncio.Event, seconds: float) -> None:
+    """Wait until woken, for so long at the most."""
+    try:
+        async with asyncio.timeout(seconds):
+            await wake.wait()
+    except TimeoutError:
+        return
