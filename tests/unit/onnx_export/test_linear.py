@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from headrace.onnx_export import UnsupportedModelError, export
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from river import compose, linear_model, naive_bayes, optim, preprocessing, tree
+
+from headrace.onnx_export import UnsupportedModelError, export
 
 THRESHOLDS = (0.25, 0.5, 0.75)
 # Scales like those of card payments: an amount, two flags, counts and means over windows, rates near 0.

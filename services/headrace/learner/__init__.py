@@ -1,0 +1,1 @@
+"""The learner: takes each outcome once, in a recorded order, and publishes model versions."""

@@ -1,0 +1,98 @@
+"""The order in which the outcomes of one version were learned, as a file.
+
+Layout: one magic line, one line of JSON (version, parent, the parent's order log, count), then `count` partitions as
+little-endian int32 and `count` offsets as little-endian int64. Each log names its parent's by SHA-256, so that the
+signature of the newest covers the whole chain back to version 0.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.learner.errors import SnapshotError
+from headrace.v1.model_pb2 import Artifact
+
+_MAGIC = b"headrace order log 1\n"
+
+
+@dataclass(frozen=True)
+class OrderLog:
+    """Positions in `outcomes`, in the order they were learned since the parent.
+
+    Attributes:
+        version: the version that they lead to.
+        parent: the version they start from; empty for the first.
+        parent_order: the parent's order log; None for the first version.
+        partitions: int32 [n].
+        offsets: int64 [n].
+    """
+
+    version: str
+    parent: str
+    parent_order: Artifact | None
+    partitions: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+
+def encode(log: OrderLog) -> bytes:
+    """The file of an order log."""
+    reference = log.parent_order
+    header = {
+        "version": log.version,
+        "parent": log.parent,
+        "parent_order": None
+        if reference is None
+        else {
+            "uri": reference.uri,
+            "sha256": reference.sha256.hex(),
+            "size_bytes": reference.size_bytes,
+            "signature": reference.signature.hex(),
+        },
+        "count": len(log.offsets),
+    }
+    return b"".join(
+        [
+            _MAGIC,
+            json.dumps(header, separators=(",", ":")).encode(),
+            b"\n",
+            log.partitions.astype("<i4").tobytes(),
+            log.offsets.astype("<i8").tobytes(),
+        ]
+    )
+
+
+def decode(content: bytes) -> OrderLog:
+    """Read an order log.
+
+    Raises:
+        SnapshotError: the bytes are not a whole order log.
+    """
+    if not content.startswith(_MAGIC):
+        raise SnapshotError("not an order log: the first line is unknown")
+    try:
+        end = content.index(b"\n", len(_MAGIC))
+        header = json.loads(content[len(_MAGIC) : end])
+        count, named = int(header["count"]), header["parent_order"]
+        body = content[end + 1 :]
+        if len(body) != count * 12:
+            raise SnapshotError(f"order log of {header['version']}: {len(body)} bytes for {count} positions")
+        return OrderLog(
+            version=str(header["version"]),
+            parent=str(header["parent"]),
+            parent_order=None
+            if named is None
+            else Artifact(
+                uri=str(named["uri"]),
+                sha256=bytes.fromhex(named["sha256"]),
+                size_bytes=int(named["size_bytes"]),
+                signature=bytes.fromhex(named["signature"]),
+            ),
+            partitions=np.frombuffer(body, "<i4", count).astype(np.int32),
+            offsets=np.frombuffer(body, "<i8", count, offset=count * 4).astype(np.int64),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SnapshotError(f"order log is damaged: {error!r}") from error

@@ -1,0 +1,109 @@
+"""Quality of the model on outcomes that it had not learned yet.
+
+Each outcome is scored by the model just before it is learned (prequential, or test-then-train, evaluation; Gama,
+Sebastião, Rodrigues, 2013, "On evaluating stream learning algorithms", Machine Learning 90).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.learner.errors import SnapshotError
+
+_SMALLEST = 1e-15
+
+
+class PrequentialMetrics:
+    """Log loss since the beginning, and log loss and ranking quality over the newest outcomes.
+
+    Args:
+        window: how many of the newest outcomes the rolling metrics cover.
+    """
+
+    def __init__(self, window: int = 2000) -> None:
+        self._window = window
+        self._count = 0
+        self._loss = 0.0
+        self._positives = 0
+        self._scores = np.empty(0, np.float64)
+        self._labels = np.empty(0, np.bool_)
+
+    def add(self, scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> None:
+        """Take outcomes in the order they were learned.
+
+        Args:
+            scores: float64 [n], the probability of True before the label was learned.
+            labels: bool [n].
+        """
+        self._count += len(scores)
+        self._loss += float(_log_loss(scores, labels).sum())
+        self._positives += int(labels.sum())
+        self._scores = np.concatenate([self._scores, scores])[-self._window :]
+        self._labels = np.concatenate([self._labels, labels])[-self._window :]
+
+    def values(self) -> dict[str, float]:
+        """The metrics by name; one that is undefined (no outcome, or one class alone) is absent."""
+        if not self._count:
+            return {}
+        values = {
+            "log_loss": self._loss / self._count,
+            "positive_rate": self._positives / self._count,
+            "rolling_log_loss": float(_log_loss(self._scores, self._labels).mean()),
+            "rolling_count": float(len(self._scores)),
+        }
+        if 0 < int(self._labels.sum()) < len(self._labels):
+            values["rolling_auc"] = _auc(self._scores, self._labels)
+            values["rolling_average_precision"] = _average_precision(self._scores, self._labels)
+        return values
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs, as JSON values."""
+        return {
+            "count": self._count,
+            "loss": self._loss,
+            "positives": self._positives,
+            "scores": base64.b64encode(self._scores.astype("<f8").tobytes()).decode(),
+            "labels": base64.b64encode(self._labels.astype(np.uint8).tobytes()).decode(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state` was taken.
+
+        Raises:
+            SnapshotError: the state is damaged.
+        """
+        try:
+            self._count, self._positives = int(state["count"]), int(state["positives"])
+            self._loss = float(state["loss"])
+            self._scores = np.frombuffer(base64.b64decode(state["scores"]), "<f8").astype(np.float64)
+            self._labels = np.frombuffer(base64.b64decode(state["labels"]), np.uint8).astype(np.bool_)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SnapshotError(f"the metrics in the snapshot are damaged: {error!r}") from error
+
+
+def _log_loss(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+    of_the_truth = np.where(labels, scores, 1.0 - scores)
+    return np.asarray(-np.log(np.clip(of_the_truth, _SMALLEST, 1.0)))
+
+
+def _auc(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve: the share of pairs that are ranked right, ties counting half."""
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(counts) - (counts - 1) / 2
+    positives = int(labels.sum())
+    ranks = float(mean_rank[inverse][labels].sum())
+    return (ranks - positives * (positives + 1) / 2) / (positives * (len(labels) - positives))
+
+
+def _average_precision(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
+    """Precision at each distinct score, weighted by the recall gained there."""
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], np.cumsum(labels[order])
+    last_of_ties = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
+    gained = np.diff(hits[last_of_ties], prepend=0)
+    return float((gained * hits[last_of_ties] / (last_of_ties + 1)).sum() / hits[-1])

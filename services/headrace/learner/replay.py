@@ -1,0 +1,146 @@
+"""Rebuild a version from the recorded order of its outcomes, and compare it with its snapshot to the bit."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headrace.learner import order_log, signed_artifacts, snapshot
+from headrace.learner.announcements import read_announced
+from headrace.learner.errors import LearnerError, OutcomesLostError
+from headrace.learner.examples import Example, OutcomeRecord, decode
+from headrace.learner.order_log import OrderLog
+from headrace.learner.outcome_stream import outcome_stream
+from headrace.learner.recipes import LogisticRegressionRecipe, recognise
+from headrace.pipeline import Pipeline
+from headrace.platform.artifacts import ArtifactStore
+from headrace.platform.signing import Verifier
+from headrace.platform.topics import Topics
+from headrace.v1.model_pb2 import ModelVersion
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replay gave.
+
+    Attributes:
+        version: the version that was replayed.
+        equal: whether the rebuilt weights are those of the snapshot, to the bit.
+        learned_count: outcomes learned in the replay.
+        recorded_count: outcomes that the version says it learned.
+        duplicates: positions that are recorded more than once.
+        rebuilt: state of the rebuilt model.
+        recorded: state of the model in the snapshot.
+    """
+
+    version: str
+    equal: bool
+    learned_count: int
+    recorded_count: int
+    duplicates: int
+    rebuilt: dict[str, Any]
+    recorded: dict[str, Any]
+
+
+async def replay(
+    version: str,
+    *,
+    bootstrap: str,
+    topics: Topics,
+    pipeline: Pipeline,
+    store: ArtifactStore,
+    verifier: Verifier,
+    progress_timeout_s: float = 30.0,
+) -> Replay:
+    """Learn the outcomes of a version again from the untrained recipe, in the recorded order.
+
+    The order logs are followed from the version back to the first. All outcomes must still be in the topic.
+
+    Args:
+        version: name of an announced version, "000012".
+        bootstrap: Kafka brokers.
+        topics: of the deployed pipeline.
+        pipeline: its declaration.
+        store: where the artifacts are.
+        verifier: of the learner's key.
+        progress_timeout_s: how long to wait for the next outcome, in seconds.
+
+    Raises:
+        LearnerError: there is no such version; names those there are.
+        SnapshotError: an artifact is missing, damaged, or not signed by the learner.
+        OutcomesLostError: outcomes of the version are not in the topic any more.
+        KafkaUnavailable: Kafka does not answer.
+    """
+    announced = await read_announced(bootstrap, topics)
+    found = next((one for one in announced if one.version == version), None)
+    if found is None:
+        kept = f"{announced[0].version} to {announced[-1].version}" if announced else "none"
+        raise LearnerError(f"version {version!r} is not announced; kept are {kept}")
+    state = snapshot.decode(signed_artifacts.get(store, verifier, found.snapshot, f"snapshot of version {version}"))
+    logs = await asyncio.to_thread(_chain, found, store, verifier)
+    recipe = recognise(pipeline.model.build())
+    learned = await _learn_again(
+        recipe, logs, bootstrap, topics, pipeline, state.progress.first_offsets, progress_timeout_s
+    )
+    positions = np.concatenate([np.stack([log.partitions.astype(np.int64), log.offsets], axis=1) for log in logs])
+    rebuilt = recipe.state()
+    return Replay(
+        version=version,
+        equal=rebuilt == state.model,
+        learned_count=learned,
+        recorded_count=found.learned_count,
+        duplicates=len(positions) - len(np.unique(positions, axis=0)),
+        rebuilt=rebuilt,
+        recorded=state.model,
+    )
+
+
+def _chain(version: ModelVersion, store: ArtifactStore, verifier: Verifier) -> list[OrderLog]:
+    """The order logs that lead to a version, first one first."""
+    logs: list[OrderLog] = []
+    artifact, name = version.order, version.version
+    while True:
+        log = order_log.decode(signed_artifacts.get(store, verifier, artifact, f"order log of version {name}"))
+        logs.append(log)
+        if log.parent_order is None:
+            return logs[::-1]
+        artifact, name = log.parent_order, log.parent
+
+
+async def _learn_again(
+    recipe: LogisticRegressionRecipe,
+    logs: list[OrderLog],
+    bootstrap: str,
+    topics: Topics,
+    pipeline: Pipeline,
+    first_offsets: tuple[int, ...],
+    progress_timeout_s: float,
+) -> int:
+    learned = 0
+    async with outcome_stream(bootstrap, topics, first_offsets) as stream:
+        for log in logs:
+            if not len(log.offsets):
+                continue
+            ends = list(first_offsets)
+            for partition in np.unique(log.partitions).tolist():
+                ends[partition] = int(log.offsets[log.partitions == partition].max()) + 1
+            try:
+                async with asyncio.timeout(progress_timeout_s):
+                    records = await stream.read_below(ends, lambda _: None)
+            except TimeoutError as error:
+                raise OutcomesLostError(
+                    f"outcomes of version {log.version} up to {ends} are not in the topic"
+                ) from error
+            # What is left in it was read and not learned.
+            read: dict[tuple[int, int], OutcomeRecord] = {(one.partition, one.offset): one for one in records}
+            try:
+                ordered = [read.pop(at) for at in zip(log.partitions.tolist(), log.offsets.tolist(), strict=True)]
+            except KeyError as error:
+                raise OutcomesLostError(f"outcome {error.args[0]} of version {log.version} is not there") from error
+            examples: list[Example] = decode(ordered, pipeline.features_fingerprint, len(pipeline.feature_names))
+            recipe.learn([one.row for one in examples], [one.label for one in examples], pipeline.feature_names)
+            learned += len(examples)
+    return learned

@@ -1,0 +1,140 @@
+"""The learner service: where its parts are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from headrace.learner import leadership, metrics, modes, signed_artifacts, snapshot
+from headrace.learner.announcements import Announcer, announcer
+from headrace.learner.errors import SnapshotError
+from headrace.learner.learning import Learning
+from headrace.learner.outcome_stream import OutcomeStream, first_offsets, outcome_stream
+from headrace.learner.publishing import Publisher
+from headrace.learner.recipes import recognise
+from headrace.learner.settings import LearnerSettings
+from headrace.learner.versions import VersionBuilder
+from headrace.platform.artifacts import ArtifactStore
+from headrace.platform.health import Health
+from headrace.platform.lifecycle import Deadline
+from headrace.platform.logging import get_logger
+from headrace.platform.pipelines import load_pipeline
+from headrace.platform.signing import Signer
+from headrace.platform.topics import Topics, check_topics, deployed_name
+from headrace.v1.model_pb2 import ModelVersion
+
+HEARTBEAT_S = 120.0
+
+
+class LearnerService:
+    """Learns outcomes and publishes versions.
+
+    Args:
+        settings: of the service.
+        health: told what it waits for.
+
+    Raises:
+        PipelineLoadError: the pipeline cannot be loaded.
+        UnsupportedRecipeError: the declared model has a part that cannot be saved exactly.
+        KeyFileError: the signing key is not a key.
+    """
+
+    def __init__(self, settings: LearnerSettings, health: Health) -> None:
+        self._settings = settings
+        self._pipeline = load_pipeline(settings.pipeline)
+        self._topics = Topics(deployed_name(self._pipeline.name, settings.namespace))
+        self._recipe = recognise(self._pipeline.model.build())
+        self._signer = Signer.read(settings.signing_key)
+        self._store = ArtifactStore(settings.artifacts)
+        self._builder = VersionBuilder(
+            self._topics.deployed, self._pipeline.model.decision.threshold, self._store, self._signer
+        )
+        self._leads = health.component("leadership")
+        self._model = health.component("model")
+        self._heartbeat = health.heartbeat("learning", HEARTBEAT_S)
+        self._heartbeat.suspend()
+        self._resources = contextlib.AsyncExitStack()
+        self._log = get_logger()
+
+    async def start(self) -> None:
+        """Become the leader, take up the newest announced version, or publish the first one."""
+        settings, topics, enter = self._settings, self._topics, self._resources.enter_async_context
+        partitions = await check_topics(
+            settings.kafka_bootstrap, topics.deployed, only=(topics.outcomes, topics.models, topics.control)
+        )
+        self._leads.starting("another learner leads; this one stands by")
+        self._leadership = await enter(
+            leadership.leadership(settings.kafka_bootstrap, topics, instance=settings.instance)
+        )
+        await self._leadership.acquired()
+        announces = await enter(announcer(settings.kafka_bootstrap, topics, self._store, keep=settings.keep_versions))
+        metrics.EPOCH.set(announces.epoch)
+        self._leads.ready()
+        self._learning = await self._take_up(announces, partitions)
+        self._publisher = Publisher(self._builder, announces, self._learning)
+        if announces.newest is None:
+            # Before any outcome is read: until there are labels, this is what answers.
+            await self._publisher.publish()
+        self._stream: OutcomeStream = await enter(
+            outcome_stream(settings.kafka_bootstrap, topics, self._learning.next_offsets)
+        )
+        self._model.ready()
+
+    async def run(self) -> None:
+        """Learn and publish until cancelled."""
+        settings = self._settings
+        commands = self._leadership.commands(self._learning.next_command)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._leadership.lost(), name="leadership")
+                if settings.lockstep:
+                    await modes.learn_in_lockstep(
+                        self._stream, self._learning, self._publisher, self._heartbeat, commands
+                    )
+                else:
+                    tasks.create_task(modes.note_ignored_commands(commands), name="commands")
+                    await modes.learn_as_outcomes_come(
+                        self._stream,
+                        self._learning,
+                        self._publisher,
+                        self._heartbeat,
+                        gather_s=settings.gather_s,
+                        gather_limit=settings.gather_limit,
+                        publish_interval_s=settings.publish_interval_s,
+                        publish_min_outcomes=settings.publish_min_outcomes,
+                    )
+        except BaseExceptionGroup as group:
+            # The first failure is the cause; the others are its consequence.
+            raise group.exceptions[0] from group
+
+    async def stop(self, deadline: Deadline) -> None:
+        """Leave Kafka. What was learned since the last version is learned again by the successor."""
+        async with asyncio.timeout(deadline.remaining()):
+            await self._resources.aclose()
+
+    async def _take_up(self, announces: Announcer, partitions: int) -> Learning:
+        newest = announces.newest
+        if newest is None:
+            first = await first_offsets(self._settings.kafka_bootstrap, self._topics, partitions)
+            return Learning(self._recipe, self._pipeline.feature_names, self._pipeline.features_fingerprint, first)
+        learning = await asyncio.to_thread(self._restore, newest)
+        if len(learning.next_offsets) != partitions:
+            raise SnapshotError(
+                f"version {newest.version} was learned from {len(learning.next_offsets)} partitions of "
+                f"{self._topics.outcomes}, which has {partitions} now: use a new namespace"
+            )
+        self._log.info(
+            "version restored",
+            version=newest.version,
+            learned_count=learning.learned_count,
+            next_offsets=learning.next_offsets,
+            next_command=learning.next_command,
+        )
+        return learning
+
+    def _restore(self, newest: ModelVersion) -> Learning:
+        what = f"snapshot of version {newest.version}"
+        state = snapshot.decode(signed_artifacts.get(self._store, self._signer.verifier(), newest.snapshot, what))
+        if state.version != newest.version:
+            raise SnapshotError(f"{what} holds version {state.version}")
+        return Learning.restore(self._recipe, state, self._pipeline.features_fingerprint)

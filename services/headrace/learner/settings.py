@@ -1,0 +1,52 @@
+"""Settings of the learner."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field, field_validator
+
+from headrace.platform.settings import Settings
+
+
+class LearnerSettings(Settings):
+    """Settings of the learner, `HEADRACE_LEARNER_<FIELD>`, beside the shared ones."""
+
+    service: ClassVar[str] = "learner"
+
+    ops_port: int = Field(default=19104, ge=0, le=65535)
+    """Port to serve /livez, /readyz and /metrics on; 0 takes a free one."""
+
+    signing_key: Path = Path(".run/keys/model_signing.pem")
+    """PEM file of the Ed25519 private key that versions are signed with; `headrace keys create` makes one."""
+
+    instance: str = Field(default="0", pattern=r"^[A-Za-z0-9._-]{1,60}$")
+    """Name of this learner process among those of the pipeline. A process that comes back under its name leads again
+    at once; another one waits until the leader is gone."""
+
+    lockstep: bool = False
+    """Learn and publish at the commands of a replay alone, for results that are the same in every run."""
+
+    publish_interval_s: float = Field(default=3.0, ge=0, le=86400)
+    """Fewest seconds between two versions."""
+
+    publish_min_outcomes: int = Field(default=1, ge=1)
+    """Fewest outcomes that a new version has learned since the last."""
+
+    gather_s: float = Field(default=0.2, gt=0, le=60)
+    """Seconds in which what arrives is put in order before it is learned."""
+
+    gather_limit: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Most outcomes that are put in order and learned at once."""
+
+    keep_versions: int = Field(default=50, ge=2)
+    """Versions whose model and snapshot are kept; older ones are deleted. Order logs stay."""
+
+    @field_validator("signing_key")
+    @classmethod
+    def _is_there(cls, value: Path) -> Path:
+        if not os.access(value, os.R_OK):
+            raise ValueError("no such readable file; `headrace keys create` makes a key pair")
+        return value
