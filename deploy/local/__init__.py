@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from deploy.local.errors import StackError
-from deploy.local.keys import SigningKeys, signing_keys
+from deploy.local.keys import signing_keys
 from deploy.local.layout import Layout, Ports
 from deploy.local.stack import ProgramStatus, Stack
 
@@ -18,7 +18,6 @@ __all__ = [
     "Layout",
     "Ports",
     "ProgramStatus",
-    "SigningKeys",
     "Stack",
     "StackError",
     "process_id",

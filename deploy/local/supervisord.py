@@ -114,7 +114,8 @@ def _program(layout: Layout, program: Program) -> list[str]:
         "stopasgroup=true",
         "killasgroup=true",
         "redirect_stderr=true",
-        f"stdout_logfile={_escape(layout.logs / program.name)}.log",
+        # The supervisor expands this one twice.
+        f"stdout_logfile={_escape(_escape(layout.logs / program.name))}.log",
         "stdout_logfile_maxbytes=50MB",
         "stdout_logfile_backups=2",
     ]
