@@ -73,3 +73,7 @@ class LossWatch:
                 if window.drift_detected and window.estimation > before:
                     found.append(Worsening(name, row, before, float(window.estimation)))
         return found
+
+    def levels(self) -> dict[str, float]:
+        """The mean of each loss over its window."""
+        return {name: float(window.estimation) for name, window in self._windows.items()}

@@ -13,16 +13,23 @@ from headrace.statistics.drift import Bins, Comparison, FloatArray, IntArray, co
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A finished reference: bins and the counts of each of its seasons, int64 (s, b)."""
+    """A finished reference.
+
+    Attributes:
+        bins: over all its seasons.
+        counts: rows of each season in each bin, int64 (s, b).
+        last_season: number of its last season; only later ones are compared with it.
+    """
 
     bins: Bins
     counts: IntArray
+    last_season: int
 
     @classmethod
-    def of_seasons(cls, seasons: Sequence[FloatArray]) -> Stored:
+    def of_seasons(cls, seasons: Sequence[FloatArray], last_season: int) -> Stored:
         """Bins over all `seasons`, each float64 (n,), and their counts."""
         bins = Bins.of_reference(np.concatenate(seasons))
-        return cls(bins, np.stack([bins.counts(values) for values in seasons]))
+        return cls(bins, np.stack([bins.counts(values) for values in seasons]), last_season)
 
     def compare(self, values: FloatArray) -> Comparison:
         """The whole reference against `values`, float64 (n,)."""
@@ -47,7 +54,7 @@ class Reference(Protocol):
     def stored(self) -> Stored | None:
         """The reference, or None while it is gathered."""
 
-    def take(self, values: FloatArray, violated: bool) -> None:
+    def take(self, season: int, values: FloatArray, violated: bool) -> None:
         """Take note of a season's values, float64 (n,), after they were compared."""
 
 
@@ -69,12 +76,12 @@ class FixedReference:
         """The reference, or None while it is gathered."""
         return self._stored
 
-    def take(self, values: FloatArray, violated: bool) -> None:
+    def take(self, season: int, values: FloatArray, violated: bool) -> None:
         """Gather `values` until there are enough seasons."""
         if self._stored is None:
             self._gathered.append(values)
             if len(self._gathered) == self._wanted:
-                self._stored = Stored.of_seasons(self._gathered)
+                self._stored = Stored.of_seasons(self._gathered, season)
                 self._gathered = []
 
 
@@ -99,7 +106,7 @@ class MovingReference:
         """The reference, or None while it is gathered."""
         return self._stored
 
-    def take(self, values: FloatArray, violated: bool) -> None:
+    def take(self, season: int, values: FloatArray, violated: bool) -> None:
         """Move along, or set `values` aside when they are in violation."""
         if violated:
             self._violating.append(values)
@@ -110,4 +117,4 @@ class MovingReference:
             self._violating = []
             self._fine = [*self._fine, values][-self._wanted :]
         if len(self._fine) == self._wanted:
-            self._stored = Stored.of_seasons(self._fine)
+            self._stored = Stored.of_seasons(self._fine, season)

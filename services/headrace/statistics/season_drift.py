@@ -88,10 +88,10 @@ class DriftWatch:
         found = zip(self.names, self._references, strict=False)
         return {name: reference.stored for name, reference in found if reference.stored is not None}
 
-    def first_season(self, column: int) -> int:
-        """Number of the first season that a subject's reference may hold; `began_us` must be known."""
-        assert self.began_us is not None
-        return -(-(self.began_us + self._warm_up[column]) // self._season)
+    @property
+    def full_from(self) -> int | None:
+        """Number of the first season in which all features are full; None before the first row."""
+        return None if self.began_us is None else self._first_season(len(self.names))
 
     def close(
         self, season: int, times: IntArray, features: FloatArray, score: FloatArray, scored: NDArray[np.bool_]
@@ -121,11 +121,11 @@ class DriftWatch:
             self.began_us = int(times.min())
         compared: list[tuple[int, FloatArray, Comparison | None]] = []
         for column, reference in enumerate(self._references):
-            if season < self.first_season(column):
+            if season < self._first_season(column):
                 continue
             values = score[scored] if column == len(self.names) else features[:, column]
-            if len(values):
-                stored = reference.stored
+            stored = reference.stored
+            if len(values) and (stored is None or season > stored.last_season):
                 compared.append((column, values, stored.compare(values) if stored is not None else None))
         tested = [(column, comparison) for column, _, comparison in compared if comparison is not None]
         rejected = significant(np.array([comparison.p_value for _, comparison in tested]), self._rate)
@@ -140,8 +140,13 @@ class DriftWatch:
                 sure and comparison.psi > threshold,
             )
         for column, values, _ in compared:
-            self._references[column].take(values, column in found and found[column].drifted)
+            self._references[column].take(season, values, column in found and found[column].drifted)
         return list(found.values())
+
+    def _first_season(self, column: int) -> int:
+        """Number of the first season that a subject's reference may hold."""
+        assert self.began_us is not None
+        return -(-(self.began_us + self._warm_up[column]) // self._season)
 
     def _threshold(self, column: int) -> float:
         """The index above which a subject has drifted; the unrest is computed once for each reference."""

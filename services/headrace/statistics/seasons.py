@@ -17,20 +17,50 @@ HashArray = NDArray[np.uint64]
 class Watermark:
     """How far event time has come: over the active partitions the least highest time, less the allowed lateness.
 
-    It never goes back.
+    It never goes back. One row far ahead of its partition does not move it, unless the next one is as far ahead.
 
     Args:
         lateness: how far rows may come out of order, in microseconds of event time.
+        max_jump: largest unconfirmed step ahead, in microseconds.
     """
 
-    def __init__(self, lateness: int) -> None:
+    def __init__(self, lateness: int, max_jump: int) -> None:
         self._lateness = lateness
+        self._max_jump = max_jump
         self._highest: dict[int, int] = {}
+        self._leap: dict[int, int] = {}
         self.at_us: int | None = None
 
-    def seen(self, partition: int, time_us: int) -> None:
-        """A partition has come to an event time, in microseconds since 1970-01-01 UTC."""
-        self._highest[partition] = max(time_us, self._highest.get(partition, time_us))
+    def accept(self, partition: int, times: IntArray) -> NDArray[np.bool_]:
+        """Take note of the next rows of a partition.
+
+        Parameters
+        ----------
+        partition
+            Its number.
+        times
+            Event times in microseconds since 1970-01-01 UTC, int64 (n,), in the order of the partition.
+
+        Returns
+        -------
+        Rows that are to be used: all but the unconfirmed leaps ahead, bool (n,).
+        """
+        accepted = np.ones(len(times), dtype=np.bool_)
+        if not len(times):
+            return accepted
+        highest = self._highest.get(partition, int(times[0]))
+        if partition not in self._leap and int(times.max()) <= highest + self._max_jump:
+            self._highest[partition] = max(highest, int(times.max()))
+            return accepted
+        for row, time in enumerate(times.tolist()):
+            leap = self._leap.pop(partition, None)
+            if time > highest + self._max_jump and (leap is None or abs(time - leap) > self._max_jump):
+                self._leap[partition] = time
+                accepted[row] = False
+            else:
+                highest = max(highest, time)
+        self._highest[partition] = highest
+        return accepted
 
     def advance(self, active: Collection[int]) -> int | None:
         """Move on and return where it is; None while an active partition has shown nothing.
@@ -56,6 +86,7 @@ class Season:
         ids: hashes of the event ids, uint64 (n,), each once.
         values: float64 (n, c).
         rows: distinct rows, or more than n when the season held more than its capacity.
+        duplicates: rows whose id was there already.
     """
 
     number: int
@@ -63,6 +94,7 @@ class Season:
     ids: HashArray
     values: FloatArray
     rows: int
+    duplicates: int
 
 
 class SeasonRows:
@@ -129,8 +161,10 @@ class _OpenSeason:
         self._pending = 0
         self._cut: np.uint64 | None = None
         self._beyond = 0
+        self._added = 0
 
     def add(self, ids: HashArray, times: IntArray, values: FloatArray) -> None:
+        self._added += len(ids)
         if self._cut is not None:
             kept = ids <= self._cut
             self._beyond += len(ids) - int(kept.sum())
@@ -146,7 +180,8 @@ class _OpenSeason:
         self._compact()
         ids, times, values = self._ids[0], self._times[0], self._values[0]
         order = np.lexsort((ids, times))
-        return Season(number, times[order], ids[order], values[order], len(ids) + self._beyond)
+        rows = len(ids) + self._beyond
+        return Season(number, times[order], ids[order], values[order], rows, self._added - rows)
 
     def _compact(self) -> None:
         """One block, each id once, not more than the capacity."""
