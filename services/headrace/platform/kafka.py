@@ -218,8 +218,9 @@ async def transaction(started: AIOKafkaProducer, *, timeout_s: float = SEND_TIME
         KafkaRefused: Kafka refuses it.
     """
     committing = False
+    limit = asyncio.timeout(timeout_s)
     try:
-        async with asyncio.timeout(timeout_s) as limit:
+        async with limit:
             await started.begin_transaction()
             yield
             committing = True

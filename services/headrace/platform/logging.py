@@ -22,7 +22,8 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 def get_logger(name: str = "", **bound: Any) -> FilteringBoundLogger:
     """A logger whose lines carry the bound values; `name`, where given, comes out as `logger`."""
     if name:
-        bound["logger"] = name
+        # Not "logger", which structlog has for itself until the line is written.
+        bound["logger_name"] = name
     return cast("FilteringBoundLogger", structlog.get_logger(**bound))
 
 
@@ -43,6 +44,7 @@ def configure_logging(service: str, level: str = "info") -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         name_the_service,
+        _name_the_logger,
         _add_span,
         _add_traceback,
     ]
@@ -64,6 +66,12 @@ def configure_logging(service: str, level: str = "info") -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
+
+
+def _name_the_logger(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    if "logger_name" in event:
+        event["logger"] = event.pop("logger_name")
+    return event
 
 
 def _add_span(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -38,7 +38,9 @@ def load_pipeline(reference: str) -> Pipeline:
     except DefinitionError as error:
         raise PipelineLoadError(f"pipeline {reference}: {error}") from error
     except ModuleNotFoundError as error:
-        what = "there is no such module" if error.name == reference else f"imports {error.name}, which is not installed"
+        missing = error.name or ""
+        is_it = f"{reference}.".startswith(f"{missing}.")
+        what = "there is no such module" if is_it else f"imports {missing}, which is not installed"
         raise PipelineLoadError(f"pipeline {reference}: {what}") from error
     except Exception as error:
         raise PipelineLoadError(f"pipeline {reference}: {_place(error)}{type(error).__name__}: {error}") from error

@@ -40,6 +40,12 @@ class SettingDescription(NamedTuple):
     description: str
 
 
+class Shape(NamedTuple):
+    """Says in words what a pattern allows: `Annotated[str, Shape("…")] = Field(pattern=…)`."""
+
+    words: str
+
+
 def _split_commas(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
@@ -63,13 +69,19 @@ class Settings(BaseSettings):
     pipeline: str = "pipelines/fraud.py"
     """File or module path of the pipeline declaration."""
 
-    namespace: str = Field(default="", pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$", max_length=60)
+    namespace: Annotated[str, Shape("a-z, 0-9 and inner hyphens")] = Field(
+        default="", pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$", max_length=60
+    )
     """Set apart several deployments of one pipeline: part of the names of topics, keys, groups and models."""
 
-    kafka_bootstrap: str = Field(default="127.0.0.1:19092", pattern=r"^[^:,\s]+:\d+(,[^:,\s]+:\d+)*$")
-    """Kafka brokers to start from, as host:port, separated by commas."""
+    kafka_bootstrap: Annotated[str, Shape("host:port, separated by commas")] = Field(
+        default="127.0.0.1:19092", pattern=r"^[^:,\s]+:\d+(,[^:,\s]+:\d+)*$"
+    )
+    """Kafka brokers to start from."""
 
-    redis_url: str = Field(default="redis://127.0.0.1:16379/0", pattern=r"^(rediss?|unix)://")
+    redis_url: Annotated[str, Shape("a redis://, rediss:// or unix:// URL")] = Field(
+        default="redis://127.0.0.1:16379/0", pattern=r"^(rediss?|unix)://"
+    )
     """The Redis that keeps the feature state."""
 
     triton_urls: CommaList = ("127.0.0.1:18001",)
@@ -227,11 +239,15 @@ def _allowed(info: FieldInfo) -> str:
     names = {bool: "true or false", int: "an integer", float: "a number", Path: "a path"}
     text = names.get(kind, "a comma-separated list" if get_origin(kind) in {tuple, list} else "text")
     limits: dict[str, Any] = {}
+    shape = next((one for one in info.metadata if isinstance(one, Shape)), None)
     for constraint in info.metadata:
         for limit in ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern"):
             value = getattr(constraint, limit, None)
             if value is not None:
                 limits[limit] = value
+    if shape is not None:
+        text = shape.words
+        limits.pop("pattern", None)
     words = {
         "ge": "at least {}",
         "gt": "more than {}",
@@ -243,5 +259,4 @@ def _allowed(info: FieldInfo) -> str:
     }
     if {"ge", "le"} <= limits.keys():
         text += f" from {limits.pop('ge')} to {limits.pop('le')}"
-    parts = [words[limit].format(value) for limit, value in limits.items()]
-    return " ".join([text, *([", ".join(parts)] if parts else [])])
+    return ", ".join([text, *(words[limit].format(value) for limit, value in limits.items())])
