@@ -21,6 +21,9 @@ from deploy.local.supervisord import INFRASTRUCTURE, SERVICES, Program, ProgramS
 DEADLINES = {"kafka": 90.0, "redis": 60.0, "triton": 60.0}
 SERVICE_DEADLINE = 120.0
 
+#: Seconds after which a program that has only ever ended is not tried on, when the stack starts.
+FAILING_START = 15.0
+
 #: Seconds until everything must have ended: a service may drain for 30, then the infrastructure ends.
 STOP_DEADLINE = 90.0
 
@@ -133,8 +136,8 @@ class Stack:
                 if program.name == "triton":
                     triton_server.remove_shared_memory(self.layout)
                 self._supervisor.start_program(program)
-            self._say(f"starting {', '.join(program.name for program in missing)}")
-        self._wait_ready(programs)
+            self._say(f"starting {_names(missing)}")
+        self._wait_ready(programs, first_start=True)
         return [program.name for program in missing]
 
     def _prepare(self) -> None:
@@ -179,10 +182,15 @@ class Stack:
         self._stop_programs(programs)
         services.write_environment(self.layout, environment)
         self._create_topics(environment)
-        self._say(f"starting {', '.join(program.name for program in programs)}")
+        self._say(f"starting {_names(programs)}")
         for program in programs:
             self._supervisor.start_program(program)
-        self._wait_ready(programs)
+        try:
+            self._wait_ready(programs, first_start=True)
+        except StackError:
+            # A wrong setting, most likely: it must not be tried on and on, nor be what a next start finds running.
+            self._stop_programs(programs)
+            raise
 
     def up(self, settings: Mapping[str, str] | None = None) -> list[str]:
         """Start what does not run, infrastructure and services, and wait until all of it is ready.
@@ -358,7 +366,7 @@ class Stack:
         if taken:
             raise StackError("\n".join(taken))
 
-    def _wait_ready(self, programs: Sequence[Program]) -> None:
+    def _wait_ready(self, programs: Sequence[Program], *, first_start: bool = False) -> None:
         started = time.monotonic()
         waiting = list(programs)
         while waiting:
@@ -366,9 +374,16 @@ class Stack:
             for program in list(waiting):
                 log = self.layout.logs / f"{program.name}.log"
                 state = states.get(program.name)
-                if state is None or state.state == "FATAL":
-                    problem = state.problem if state else "the supervisor has ended"
-                    raise StackError(f"{program.name} does not start ({problem}); {log} ends with:\n{last_lines(log)}")
+                problem = None
+                if state is None:
+                    problem = "the supervisor has ended"
+                elif state.state == "FATAL":
+                    problem = "it has been tried many times"
+                elif first_start and state.state == "BACKOFF" and time.monotonic() - started > FAILING_START:
+                    # What it needs is ready, so it is not waiting for something that comes back, as after a kill.
+                    problem = "it ends as soon as it is started"
+                if state is None or problem:
+                    raise StackError(f"{program.name} does not start: {problem}; {log} ends with:\n{last_lines(log)}")
                 if state.state in {"RUNNING", "STARTING"} and self._ready(program):
                     waiting.remove(program)
                     continue
