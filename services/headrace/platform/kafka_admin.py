@@ -131,15 +131,33 @@ class KafkaAdmin:
             TopicMissing: one is not there.
             KafkaUnavailable: no answer in time.
         """
+        partitions = await self._partitions_of(topics)
+        consumer = await self._reader(read_committed=read_committed)
+        found: dict[TopicPartition, int] = await self._call(lambda: consumer.end_offsets(partitions))
+        return found
+
+    async def begin_offsets(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
+        """The first offset that each partition still has.
+
+        Args:
+            topics: full names.
+
+        Raises:
+            TopicMissing: one is not there.
+            KafkaUnavailable: no answer in time.
+        """
+        partitions = await self._partitions_of(topics)
+        consumer = await self._reader(read_committed=False)
+        found: dict[TopicPartition, int] = await self._call(lambda: consumer.beginning_offsets(partitions))
+        return found
+
+    async def _partitions_of(self, topics: Iterable[str]) -> list[TopicPartition]:
         names = list(topics)
         counts = await self.partitions(names)
         for name in names:
             if name not in counts:
                 raise _missing(name)
-        partitions = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
-        consumer = await self._reader(read_committed=read_committed)
-        found: dict[TopicPartition, int] = await self._call(lambda: consumer.end_offsets(partitions))
-        return found
+        return [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
 
     async def _reader(self, *, read_committed: bool) -> Any:
         """A consumer without a group, kept for the next question."""

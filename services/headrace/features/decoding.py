@@ -1,0 +1,114 @@
+"""Records of `events` into accepted events, or into rejected records with the reason."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.features.event_merging import AcceptedEvent
+from headrace.features.time_guard import TimeGuard
+from headrace.pipeline import DAY, EventError, Pipeline
+from headrace.platform.event_codec import CheckedEvent, check_event, is_json, parse
+from headrace.v1.event_pb2 import Event, Rejected, SourcePosition
+
+MAX_REJECTED_BYTES = 64 * 1024
+CLOCK_TOLERANCE = DAY // 24
+
+
+class Record(Protocol):
+    """What is used of a consumed record."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True)
+class DecodedPartition:
+    """The records of one partition, told apart.
+
+    Attributes:
+        accepted: events to merge and evaluate, in offset order.
+        rejected: what is set aside.
+        guard: the partition's guard after them.
+    """
+
+    accepted: list[AcceptedEvent]
+    rejected: list[Rejected]
+    guard: TimeGuard
+
+
+def decode_partition(pipeline: Pipeline, records: Sequence[Record], guard: TimeGuard) -> DecodedPartition:
+    """Decode and check the records of one partition.
+
+    Args:
+        pipeline: gives schema, lateness and the largest jump.
+        records: in offset order.
+        guard: the partition's guard before them.
+    """
+    accepted: list[AcceptedEvent] = []
+    rejected: list[Rejected] = []
+    for record in records:
+        try:
+            event = check_event(pipeline, parse(record.value, is_json(record.headers), Event()))
+            guard = _check_time(pipeline, event, guard)
+        except _TimeRefusedError as refused:
+            guard = refused.guard
+            rejected.append(reject(record, refused))
+        except EventError as error:
+            rejected.append(reject(record, error))
+        else:
+            accepted.append(AcceptedEvent(record.offset, record.timestamp * 1000, record.key, event, guard))
+    return DecodedPartition(accepted, rejected, guard)
+
+
+def reject(record: Record, error: EventError) -> Rejected:
+    """What `rejected` keeps of a record that cannot be used."""
+    value = record.value or b""
+    return Rejected(
+        source=SourcePosition(topic=record.topic, partition=record.partition, offset=record.offset),
+        key=record.key or b"",
+        value=value[:MAX_REJECTED_BYTES],
+        value_size_bytes=len(value),
+        reason=error.reason,
+        detail=error.detail,
+        service="features",
+        rejected_time_us=time.time_ns() // 1000,
+        json=is_json(record.headers),
+    )
+
+
+class _TimeRefusedError(EventError):
+    def __init__(self, reason: str, detail: str, guard: TimeGuard) -> None:
+        super().__init__(reason, "event_time_us", detail)
+        self.guard = guard
+
+
+def _check_time(pipeline: Pipeline, event: CheckedEvent, guard: TimeGuard) -> TimeGuard:
+    if pipeline.clock == "live" and event.time_us > time.time_ns() // 1000 + CLOCK_TOLERANCE:
+        raise EventError(
+            "future", "event_time_us", f"event_time_us {event.time_us} lies over an hour ahead of the clock"
+        )
+    verdict, after = guard.decide(event.time_us, lateness=pipeline.lateness, max_jump=pipeline.max_jump)
+    if verdict == "future":
+        ahead = (event.time_us - guard.highest) / DAY
+        raise _TimeRefusedError(
+            "future",
+            f"event_time_us lies {ahead:.1f} days ahead of its partition; more than {pipeline.max_jump / DAY:g} need "
+            "the next event to confirm it",
+            after,
+        )
+    if verdict == "too_late":
+        behind = (guard.highest - event.time_us) / DAY
+        raise _TimeRefusedError(
+            "too_late",
+            f"event_time_us lies {behind:.1f} days behind its partition; allowed are {pipeline.lateness / DAY:g}",
+            after,
+        )
+    return after

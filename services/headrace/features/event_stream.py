@@ -1,0 +1,163 @@
+"""`events` into state and vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headrace.features.assigned_source import AssignedSource, Records
+from headrace.features.decoding import decode_partition
+from headrace.features.event_merging import AcceptedEvent, EvaluatedBatch, EventMerger, PartitionProgress
+from headrace.features.metrics import EMITTED_VECTORS, EVENT_TIME, REDELIVERED_EVENTS, REJECTED_EVENTS
+from headrace.features.source_positions import StartingPoint
+from headrace.features.time_guard import TimeGuard
+from headrace.platform.event_codec import entity_ids
+from headrace.platform.kafka import translate
+from headrace.v1.event_pb2 import Rejected, SourcePosition
+from headrace.v1.vector_pb2 import FeatureVector
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaProducer
+
+    from headrace.platform.topics import Topics
+
+
+@dataclass
+class _Partition:
+    guard: TimeGuard
+    committed: int
+    next_offset: int
+
+
+class EventStream:
+    """Handles the batches of `events`: decode, merge, evaluate, publish, commit, in this order."""
+
+    def __init__(
+        self,
+        merger: EventMerger,
+        producer: AIOKafkaProducer,
+        topics: Topics,
+        commit_interval_s: float,
+        timeout_s: float,
+    ) -> None:
+        """Args:
+        merger: the state.
+        producer: idempotent; publishes vectors and rejected records.
+        topics: names.
+        commit_interval_s: longest time between commits while events flow, in seconds.
+        timeout_s: longest time that a batch may take, in seconds.
+        """
+        self._merger = merger
+        self._pipeline = merger.plan.pipeline
+        self._producer = producer
+        self._topics = topics
+        self._commit_interval_s = commit_interval_s
+        self._timeout_s = timeout_s
+        self._partitions: dict[int, _Partition] = {}
+        self._committed_at = time.monotonic()
+
+    def assigned(self, points: Mapping[int, StartingPoint]) -> None:
+        """Go on from these points, with these partitions only."""
+        self._partitions = {p: _Partition(s.guard, s.committed, s.offset) for p, s in points.items()}
+        self._merger.progress = {p: PartitionProgress(s.fence, s.committed_highest) for p, s in points.items()}
+
+    async def process(self, source: AssignedSource, records: Records) -> None:
+        """Handle a batch.
+
+        Raises:
+            FenceMovedError: a fence is not where this worker left it.
+            KafkaFault: the results were not published in time.
+            TimeoutError: the state did not answer in time.
+        """
+        async with asyncio.timeout(self._timeout_s):
+            accepted: list[tuple[int, list[AcceptedEvent]]] = []
+            rejected: list[Rejected] = []
+            guards: dict[int, TimeGuard] = {}
+            # The partition that is furthest behind goes first.
+            for partition in sorted(records, key=lambda p: self._partitions[p].guard.highest):
+                known = self._partitions[partition]
+                decoded = decode_partition(self._pipeline, records[partition], known.guard)
+                guards[partition] = decoded.guard
+                if decoded.accepted:
+                    accepted.append((partition, decoded.accepted))
+                rejected += [r for r in decoded.rejected if r.source.offset >= known.committed]
+            vectors: list[tuple[int, AcceptedEvent, FeatureVector]] = []
+            if accepted:
+                self._count_redelivered(accepted)
+                evaluated = await self._merger.merge(accepted)
+                vectors = self._vectors(accepted, evaluated)
+            await self._publish(vectors, rejected)
+            for partition, guard in guards.items():
+                self._partitions[partition].guard = guard
+                self._partitions[partition].next_offset = records[partition][-1].offset + 1
+                EVENT_TIME.labels(partition).set(guard.highest / 1e6)
+            if time.monotonic() - self._committed_at >= self._commit_interval_s:
+                await self.commit(source)
+
+    async def commit(self, source: AssignedSource) -> None:
+        """Commit what is published."""
+        due = {p: known for p, known in self._partitions.items() if known.next_offset > known.committed}
+        if due and await source.commit({p: (one.next_offset, one.guard.encode()) for p, one in due.items()}):
+            for partition, known in due.items():
+                known.committed = known.next_offset
+                self._merger.progress[partition].committed_highest = known.guard.highest
+        self._committed_at = time.monotonic()
+
+    def _count_redelivered(self, accepted: Sequence[tuple[int, Sequence[AcceptedEvent]]]) -> None:
+        for partition, events in accepted:
+            fence = self._merger.progress[partition].fence
+            REDELIVERED_EVENTS.inc(sum(event.offset <= fence for event in events))
+
+    def _vectors(
+        self, accepted: Sequence[tuple[int, Sequence[AcceptedEvent]]], evaluated: EvaluatedBatch
+    ) -> list[tuple[int, AcceptedEvent, FeatureVector]]:
+        """Vectors to publish: of events that are not published yet, and that nobody has answered."""
+        rows = iter(evaluated.values.tolist())
+        vectors = []
+        for partition, events in accepted:
+            committed = self._partitions[partition].committed
+            for accepted_event in events:
+                values, event = next(rows), accepted_event.event
+                if accepted_event.offset < committed or event.answered:
+                    continue
+                vector = FeatureVector(
+                    event_id=event.event_id,
+                    event_time_us=event.time_us,
+                    features_fingerprint=self._pipeline.features_fingerprint,
+                    values=values,
+                    entities=entity_ids(self._pipeline, event),
+                    source=SourcePosition(topic=self._topics.events, partition=partition, offset=accepted_event.offset),
+                    event_positions=evaluated.event_positions,
+                    outcome_positions=evaluated.outcome_positions,
+                    features_time_us=evaluated.newest_us,
+                    produced_time_us=accepted_event.produced_us,
+                )
+                vectors.append((partition, accepted_event, vector))
+        return vectors
+
+    async def _publish(
+        self, vectors: Sequence[tuple[int, AcceptedEvent, FeatureVector]], rejected: Sequence[Rejected]
+    ) -> None:
+        if not vectors and not rejected:
+            return
+        try:
+            sent = [
+                await self._producer.send(
+                    self._topics.vectors, vector.SerializeToString(), key=event.key, partition=partition
+                )
+                for partition, event, vector in vectors
+            ]
+            for record in rejected:
+                REJECTED_EVENTS.labels(record.reason).inc()
+                sent.append(
+                    await self._producer.send(
+                        self._topics.rejected, record.SerializeToString(), key=record.key or None, partition=0
+                    )
+                )
+            await asyncio.gather(*sent)
+        except Exception as error:
+            raise translate(error, "vectors were not published") from error
+        EMITTED_VECTORS.inc(len(vectors))
