@@ -36,6 +36,8 @@ async def read_announced(bootstrap: str, topics: Topics, timeout_s: float = READ
     """
     partition = kafka.TopicPartition(topics.models, 0)
     end = (await kafka.end_offsets(bootstrap, topics.models))[0]
+    if end == 0:
+        return []
     found: dict[str, ModelVersion] = {}
     epoch = 0
     try:

@@ -1,7 +1,9 @@
 """Leadership among the learners of a pipeline: membership of the one-partition topic `control`.
 
-The learner that is assigned the partition leads. It also carries the commands to the learner, which only the leader
-reads. When the partition is taken away the process ends; its successor has fenced it by then (see `announcements`).
+The learner that is assigned the partition leads; of several, Kafka's assignment takes the first by name. The topic
+also carries the commands, which only the leader reads. When the partition goes to another process this one ends, to
+come back as a stand-by. Membership alone is not what keeps two from announcing: a process that leads fences all others
+before it reads what is announced (see `announcements`).
 """
 
 from __future__ import annotations
@@ -37,6 +39,11 @@ class Leadership(ConsumerRebalanceListener):  # type: ignore[misc]
         self._lost = asyncio.Event()
         self._reader: Any = None
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process leads, or did until `lost` says otherwise."""
+        return self._leads.is_set()
+
     async def acquired(self) -> None:
         """Wait until this process leads. While another one does, that may be for good: this one stands by."""
         await self._leads.wait()
@@ -50,7 +57,7 @@ class Leadership(ConsumerRebalanceListener):  # type: ignore[misc]
         """
         self._reader.seek(self._partition, first)
         while True:
-            found = await self._reader.getmany(self._partition, timeout_ms=POLL_MS)
+            found = await self._reader.getmany(timeout_ms=POLL_MS)
             if self._lost.is_set():
                 raise LeadershipLostError("another learner leads now; this one ends")
             for record in found.get(self._partition, []):
@@ -74,8 +81,8 @@ class Leadership(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Collection[kafka.TopicPartition]) -> None:
         """Called by the consumer after a rebalance."""
         if self._partition in assigned:
-            # Assigned anew after it was ours: others may have led in between, what is in memory may be old.
-            (self._lost if self._leads.is_set() else self._leads).set()
+            # Also when it was ours before. Had another one led meanwhile, it would have fenced this one's producer.
+            self._leads.set()
         elif self._leads.is_set():
             self._lost.set()
 

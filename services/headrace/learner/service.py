@@ -66,6 +66,8 @@ class LearnerService:
         self._leadership = await enter(
             leadership.leadership(settings.kafka_bootstrap, topics, instance=settings.instance)
         )
+        if not self._leadership.leads:
+            self._log.info("standing by: another learner leads")
         await self._leadership.acquired()
         announces = await enter(announcer(settings.kafka_bootstrap, topics, self._store, keep=settings.keep_versions))
         metrics.EPOCH.set(announces.epoch)

@@ -24,7 +24,7 @@ class LearnerSettings(Settings):
 
     instance: str = Field(default="0", pattern=r"^[A-Za-z0-9._-]{1,60}$")
     """Name of this learner process among those of the pipeline. A process that comes back under its name leads again
-    at once; another one waits until the leader is gone."""
+    at once; of several, the first by name leads and the others stand by."""
 
     lockstep: bool = False
     """Learn and publish at the commands of a replay alone, for results that are the same in every run."""
