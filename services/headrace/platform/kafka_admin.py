@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aiokafka.admin import NewTopic
 
 RETRY_S = 0.1
+UNKNOWN_TOPIC = 3
 REQUEST_TIMEOUT_MS = 10_000
 
 
@@ -75,7 +76,7 @@ class KafkaAdmin:
         return list(response.topic_errors)
 
     async def delete_topics(self, topics: Sequence[str]) -> None:
-        """Delete topics; one that is not there is no error.
+        """Delete topics, and wait until brokers no longer name them; one that is not there is no error.
 
         Raises:
             KafkaRefused: the broker does not delete one.
@@ -83,8 +84,14 @@ class KafkaAdmin:
         """
         response = await self._call(lambda: self._client.delete_topics(list(topics)))
         for name, code in response.topic_error_codes:
-            if code not in {0, 3}:
+            if code not in {0, UNKNOWN_TOPIC}:
                 raise KafkaRefused(f"Kafka does not delete {name}: {for_code(code).__name__}")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.timeout_s
+        while left := [one.name for one in await self._describe(topics) if one.code != UNKNOWN_TOPIC]:
+            if loop.time() > deadline:
+                raise KafkaUnavailable(f"topics {', '.join(left)} are still there {self.timeout_s:g} s after deletion")
+            await asyncio.sleep(RETRY_S)
 
     async def partitions(self, topics: Iterable[str]) -> dict[str, int]:
         """Number of partitions of each topic that is there with a leader for every partition.

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis.asyncio
 import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-if TYPE_CHECKING:
-    Client = redis.asyncio.Redis
-else:
-    Client = redis.asyncio.Redis
+Client = redis.asyncio.Redis
 
 CONNECT_TIMEOUT_S = 2.0
 REPLY_TIMEOUT_S = 5.0
@@ -46,16 +43,18 @@ def connect(url: str, *, max_connections: int = 32, reply_timeout_s: float = REP
         max_connections: size of the pool.
         reply_timeout_s: how long a reply may take, in seconds.
     """
+    # A socket file has no TCP options to set.
+    tcp: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
     client: Client = redis.asyncio.Redis.from_url(
         url,
         decode_responses=False,
         max_connections=max_connections,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=reply_timeout_s,
-        socket_keepalive=True,
         health_check_interval=0,
         # A command that is not idempotent must not be sent twice behind the caller's back.
         retry=Retry(NoBackoff(), 0),
+        **tcp,
     )
     return client
 

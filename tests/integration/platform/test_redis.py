@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from headrace.platform.redis import RedisUnavailable, RedisUnsafe, connect, require_safe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def server(directory: Path, *options: str) -> Iterator[str]:
+    """A Redis of its own on a socket in the directory."""
+    socket = directory / "redis.sock"
+    program = subprocess.Popen(
+        ["redis-server", "--port", "0", "--unixsocket", str(socket), "--dir", str(directory), "--save", "", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert program.stdout is not None
+        for line in program.stdout:
+            if "accept connections" in line and socket.name in line:
+                break
+        yield f"unix://{socket}"
+    finally:
+        program.kill()
+        program.communicate()
+
+
+async def check(url: str) -> None:
+    client = connect(url, reply_timeout_s=2.0)
+    try:
+        await require_safe(client)
+    finally:
+        await client.aclose()
+
+
+async def test_the_stack_has_a_safe_one(redis_url: str, namespace: str) -> None:
+    await check(redis_url)
+    client = connect(redis_url)
+    key = f"headrace:{{{namespace}}}:x"
+    await client.set(key, b"\xff", ex=10)
+    assert await client.get(key) == b"\xff"
+    await client.delete(key)
+    await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--maxmemory-policy", "allkeys-lru"), "maxmemory-policy allkeys-lru.* must be noeviction"),
+        (("--replicaof", "127.0.0.1 1"), "Redis is a replica"),
+    ],
+)
+async def test_an_unsafe_one_is_refused(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    with server(tmp_path, *options) as url, pytest.raises(RedisUnsafe, match=message):
+        await check(url)
+
+
+async def test_a_cluster_is_refused(tmp_path: Path, unused_tcp_port: int) -> None:
+    options = ("--port", str(unused_tcp_port), "--bind", "127.0.0.1", "--cluster-enabled", "yes")
+    with (
+        server(tmp_path, *options, "--cluster-port", str(unused_tcp_port + 1)) as url,
+        pytest.raises(RedisUnsafe, match="runs as a Cluster"),
+    ):
+        await check(url)
+
+
+async def test_nobody_answers(tmp_path: Path) -> None:
+    with pytest.raises(RedisUnavailable, match="Redis does not answer"):
+        await check(f"unix://{tmp_path}/none.sock")
