@@ -123,25 +123,36 @@ async def test_killed_at_any_moment_learns_each_outcome_once(deployment: Deploym
     assert again.learned_count == count
 
 
-async def lockstep_run(deployment: Deployment, *, kill_seed: int | None) -> list[ModelVersion]:
-    """Five barriers; returns the versions."""
-    chance = random.Random(kill_seed)
-    outcomes = deployment.outcomes(1500)
-    for number in range(5):
-        ends = await deployment.feed(outcomes[number * 300 : (number + 1) * 300])
-        # More arrives before the command is read: it belongs to the next barrier.
-        await deployment.command(ends, f"day-{number}")
+async def feed_by_days(deployment: Deployment, pause_s: float) -> None:
+    """Five days of outcomes, a barrier after each, and one barrier with nothing new."""
+    outcomes, ends = deployment.outcomes(1500), [0, 0, 0, 0]
+    for day in range(5):
+        ends = await deployment.feed(outcomes[day * 300 : (day + 1) * 300], pause_s=pause_s)
+        await deployment.command(ends, f"day-{day}")
     await deployment.command(ends, "nothing-new")
-    if kill_seed is not None:
-        for _ in range(4):
-            process = await deployment.start(lockstep="true")
-            await deployment.until_logged("service starting")
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(process.wait(), chance.uniform(0.1, 1.0))
-            await deployment.kill()
+
+
+async def lockstep_run(deployment: Deployment, *, kill_seed: int | None) -> list[ModelVersion]:
+    """The versions of a lockstep replay."""
+    if kill_seed is None:
+        await feed_by_days(deployment, 0.0)
+    else:
+        chance = random.Random(kill_seed)
+        async with asyncio.TaskGroup() as tasks:
+            feeding = tasks.create_task(feed_by_days(deployment, 0.25))
+            while not feeding.done():
+                process = await deployment.start(lockstep="true")
+                await deployment.until_logged("service starting")
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(process.wait(), chance.uniform(0.1, 1.5))
+                await deployment.kill()
+        assert len(deployment.processes) >= 3
     await deployment.start(lockstep="true")
-    versions = await deployment.until(lambda found: len(found) == 7)
+    await deployment.until_logged("service started")
+    versions = await deployment.until(lambda found: len(found) >= 7)
     assert await deployment.terminate() == 0
+    # Nothing was published after the last command.
+    assert await deployment.announced() == versions
     return versions
 
 
