@@ -23,6 +23,4 @@ TO_ADOPTED = histogram(
 )
 REGISTERED = counter("rollout_registered_versions", "Versions registered in MLflow.")
 REGISTRY_FAILURES = counter("rollout_registry_failures", "Versions that could not be registered in MLflow.")
-REGISTRY_SKIPPED = counter(
-    "rollout_registry_skipped_versions", "Champions that were not registered in MLflow.", ["why"]
-)
+REGISTRY_SKIPPED = counter("rollout_registry_skipped_versions", "Champions that a newer one came before in MLflow.")

@@ -7,6 +7,7 @@ import os
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,16 @@ from headrace.v1 import model_pb2
 
 ALIAS = "champion"
 VERSION_TAG = "headrace.version"
+
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Its logs come out as ours do, from WARNING up, and not beside them.
+    "MLFLOW_CONFIGURE_LOGGING": "false",
+    # A server that is away is given up after seconds, not minutes: the next champion is the next attempt.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+"""What MLflow's client reads from the environment; what is set there already stands."""
 
 log = get_logger("mlflow_registry")
 
@@ -96,8 +107,10 @@ class MlflowRegistry:
     def _connected(self) -> Any:
         if self._client is not None:
             return self._client
-        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         # Imported here: it takes more than a second, which nobody who starts the service should wait for.
+        warnings.filterwarnings("ignore", "The ``noload`` loader strategy is deprecated", DeprecationWarning)
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 

@@ -82,7 +82,7 @@ class RouteLog:
                 self._take(record, history)
             if history.table is not None and history.table.epoch > self._epoch:
                 raise SupersededError(
-                    f"{self._topics.routes} has epoch {history.table.epoch}; this process wrote no more than {self._epoch}"
+                    f"{self._topics.routes} has epoch {history.table.epoch}, this process wrote {self._epoch}"
                 )
             yield history.models
 

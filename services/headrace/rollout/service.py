@@ -27,6 +27,7 @@ from headrace.v1 import model_pb2
 
 IDLE_S = 1.0
 LOOP_WITHIN_S = 60.0
+REGISTRY_CLOSE_S = 3.0
 
 log = get_logger("rollout")
 
@@ -123,7 +124,7 @@ class RolloutService:
     async def stop(self, deadline: Deadline) -> None:
         """Close what `start` opened. The models stay loaded: serving goes on without this process."""
         if self._registrar is not None:
-            await asyncio.to_thread(self._registrar.close, deadline.remaining() / 2)
+            await asyncio.to_thread(self._registrar.close, min(REGISTRY_CLOSE_S, deadline.remaining() / 2))
         await self._opened.aclose()
 
     # What was announced.
@@ -269,14 +270,14 @@ class RolloutService:
                 await _wait(self._route_wake, IDLE_S)
                 continue
             await self._log.publish(table)
-            self._restore(table)
             now, champion = time.monotonic(), table.champion.model.version
+            seconds = now - self._announced_at.get(champion, now)
+            self._restore(table)
             if table.adopted:
                 metrics.TO_ADOPTED.observe(now - self._routed_at)
                 log.info("route adopted", epoch=table.epoch, seconds=round(now - self._routed_at, 3))
             else:
                 self._routed_at = now
-                seconds = now - self._announced_at.pop(champion, now)
                 metrics.TO_ROUTE.observe(seconds)
                 log.info("version routed", epoch=table.epoch, version=champion, seconds=round(seconds, 3))
                 self._register()

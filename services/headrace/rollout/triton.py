@@ -69,8 +69,9 @@ class TritonServer:
         Raises:
             TritonError: it does not answer, or with an error.
         """
-        index = await self._call("list its models", self._client.get_model_repository_index, timeout=None)
-        return frozenset(model.name for model in index.models if model.state == "READY")
+        # Not the repository index: it lists what is on the server's disk, which what is pushed never is.
+        statistics = await self._call("list its models", self._client.get_inference_statistics, timeout=None)
+        return frozenset(model.name for model in statistics.model_stats)
 
     async def load(self, name: str, onnx: bytes, features: int) -> None:
         """Push a model; returns when the server has loaded it and serves it. A model of that name is replaced.
