@@ -150,7 +150,9 @@ class Rollout:
         if self.table is not None and order_of(model) <= order_of(self.table.champion.model):
             return Announcement.KNOWN
         self._failed.pop(model.version, None)
-        if model.version in self._waiting and self._waiting[model.version].onnx.sha256 != model.onnx.sha256:
+        waiting = self._waiting.get(model.version)
+        if waiting is None or waiting.onnx.sha256 != model.onnx.sha256:
+            # What passed under this name, if anything did, was another file.
             for server in self.servers.values():
                 server.passed.discard(self.triton_model(model.version))
         self._waiting[model.version] = model
@@ -222,9 +224,13 @@ class Rollout:
             return Load(model, present=routed and name in server.ready, routed=routed)
         return next((Unload(name) for name in sorted(server.ready) if self._may_unload(name, now)), None)
 
-    def passed(self, url: str, version: str) -> None:
+    def passed(self, url: str, model: model_pb2.ModelVersion) -> None:
         """A version is loaded on a server and gave the right scores."""
-        server, name = self.servers[url], self.triton_model(version)
+        server, name = self.servers[url], self.triton_model(model.version)
+        waiting = self._waiting.get(model.version)
+        if waiting is not None and waiting.onnx.sha256 != model.onnx.sha256:
+            # Announced again with another file while this one was pushed.
+            return
         if server.ready is not None:
             server.ready |= {name}
             server.passed.add(name)

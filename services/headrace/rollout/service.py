@@ -213,7 +213,7 @@ class RolloutService:
                 await self._wait_for_artifact(model, error)
         else:
             self._artifact_missing_since.pop(model.version, None)
-            self._state.passed(url, model.version)
+            self._state.passed(url, model)
             log.info(
                 "version loaded",
                 version=model.version,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from headrace.platform.settings import Settings
+from headrace.platform.settings import Settings, Shape
 
 
 class RolloutSettings(Settings):
@@ -32,7 +32,9 @@ class RolloutSettings(Settings):
     artifact_patience_s: float = Field(default=5.0, ge=0, le=600)
     """Seconds to wait for the artifact of an announced version before the version counts as failed."""
 
-    mlflow_uri: str = Field(default="", pattern=r"^$|^off$|^(sqlite|https?)://")
+    mlflow_uri: Annotated[str, Shape('"off", a sqlite:/// path or an http(s):// URL')] = Field(
+        default="", pattern=r"^$|^off$|^(sqlite|https?)://"
+    )
     """MLflow tracking server or database to register champions in; empty means a SQLite file in the state directory,
     "off" registers nothing."""
 

@@ -42,7 +42,7 @@ def rollout(*urls: str, keep_previous: int = 2) -> Rollout:
 def deliver(state: Rollout, url: str = "a") -> model_pb2.ModelVersion:
     action = state.server_action(url, 0)
     assert isinstance(action, Load)
-    state.passed(url, action.model.version)
+    state.passed(url, action.model)
     return action.model
 
 
@@ -77,7 +77,7 @@ def test_a_push_that_has_begun_is_finished_first() -> None:
     assert isinstance(action, Load)
     state.announce(version(1))
     assert state.candidate == version(0)
-    state.passed("a", "000000")
+    state.passed("a", version(0))
     assert route(state).champion.model.version == "000000"
     assert deliver(state).version == "000001"
 
@@ -126,6 +126,18 @@ def test_a_version_that_changes_its_content_is_a_conflict() -> None:
     serve(state, 7)
     assert state.announce(version(7, content="other")) is Announcement.CONFLICT
     assert state.candidate is None
+
+
+def test_a_version_that_changes_while_it_is_pushed_is_pushed_again() -> None:
+    state = rollout()
+    state.announce(version(0))
+    action = state.server_action("a", 0)
+    assert isinstance(action, Load)
+    state.announce(version(0, learner_epoch=2, content="other"))
+    state.passed("a", action.model)
+    assert state.next_table(1) is None
+    assert deliver(state) == version(0, learner_epoch=2, content="other")
+    assert route(state).champion.model.learner_epoch == 2
 
 
 def test_a_failed_version_gives_way_to_the_next_newest_and_is_unloaded() -> None:
@@ -328,7 +340,7 @@ class AnyOrder(RuleBasedStateMachine):
                 self.state.fail(action.model)
             else:
                 self.loaded[url].add(name)
-                self.state.passed(url, name)
+                self.state.passed(url, action.model)
 
     @rule()
     def publish(self) -> None:
