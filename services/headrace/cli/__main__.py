@@ -14,6 +14,7 @@ import click
 from headrace.cli.errors import UserError, failure_line
 
 AREAS = {
+    "demo": "Replay a card-payment history.",
     "keys": "Key pairs that sign models.",
     "run": "Run a service.",
     "topics": "Topics of a pipeline.",

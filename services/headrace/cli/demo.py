@@ -1,0 +1,50 @@
+"""`headrace demo`: replay a card-payment history through the whole loop, and report."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import click
+
+from headrace.cli.errors import UserError
+from headrace.demo.errors import DemoError
+from headrace.demo.run import DEFAULT_EVENTS, DEFAULT_RATE, DemoOptions, run_demo
+from headrace.demo.sources import SourceError
+
+
+@click.group()
+def demo() -> None:
+    """Replay a history of card payments."""
+
+
+@demo.command()
+@click.option("--source", type=click.Path(path_type=Path), help="A .parquet or .csv with the handbook's raw columns.")
+@click.option("--events", type=click.IntRange(min=10), help=f"How many payments. [{DEFAULT_EVENTS:,} simulated ones]")
+@click.option("--keep", is_flag=True, help="Leave the stack up.")
+@click.option("--lockstep", is_flag=True, help="Day by day, reproducible to the last digit.")
+@click.option(
+    "--handbook-split",
+    "split",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Quality over the test days of the handbook's split that starts on this day.",
+)
+@click.option("--stack", type=click.Choice(["local", "compose"]), default="local", show_default=True)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0),
+    default=DEFAULT_RATE,
+    show_default=True,
+    help="Payments per second while flowing; 0 for as fast as they are answered.",
+)
+@click.pass_context
+def run(context: click.Context, /, split: dt.datetime | None, **given: Any) -> None:
+    """Start the stack, replay, and write .run/demo/report.json and report.html."""
+    from rich.console import Console
+
+    options = DemoOptions(split=split.date() if split else None, **given)
+    try:
+        context.exit(run_demo(options, Console()))
+    except (DemoError, SourceError) as error:
+        raise UserError(str(error)) from error

@@ -1,0 +1,143 @@
+"""A whole demonstration: start the stack, replay, read back, report."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc.aio
+from rich.console import Console
+
+from headrace.demo.errors import DemoError
+from headrace.demo.figures import faults
+from headrace.demo.following import follow
+from headrace.demo.grpc_calls import Caller
+from headrace.demo.parity import compare
+from headrace.demo.progress import shown
+from headrace.demo.publishing import Publisher
+from headrace.demo.recording import Recording
+from headrace.demo.replay import Replay
+from headrace.demo.report import write_report
+from headrace.demo.report_table import print_report
+from headrace.demo.results import build_report
+from headrace.demo.sources import Payments, load_source
+from headrace.demo.stacks import StackName, find_stack
+from headrace.pipeline.state import compile_plan
+from headrace.platform import kafka
+from headrace.platform.kafka import KafkaAdmin
+from headrace.platform.pipelines import load_pipeline
+from headrace.platform.settings import Settings
+from headrace.platform.topics import Topics, deployed_name
+from headrace.v1.prediction_service_pb2_grpc import PredictionServiceStub
+
+if TYPE_CHECKING:
+    from headrace.v1.prediction_service_pb2_grpc import PredictionServiceAsyncStub
+
+REPORT_FOLDER = Path(".run/demo")
+DEFAULT_EVENTS = 100_000
+DEFAULT_RATE = 1_500.0
+SEED = 7
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What is replayed, and how.
+
+    Attributes:
+        source: file with the handbook's raw columns; None for the simulator.
+        events: how many payments; None for all of the file, or 100,000 simulated ones.
+        keep: leave the stack up.
+        lockstep: day by day, reproducible.
+        split: first day of the handbook's split whose test days the quality is over.
+        stack: which stack.
+        rate: payments per second while flowing; 0 for as fast as they are answered.
+        gateway: address of the gateway's gRPC server.
+    """
+
+    source: Path | None = None
+    events: int | None = None
+    keep: bool = False
+    lockstep: bool = False
+    split: dt.date | None = None
+    stack: StackName = "local"
+    rate: float = DEFAULT_RATE
+    gateway: str = "127.0.0.1:15051"
+
+
+def run_demo(options: DemoOptions, console: Console) -> int:
+    """Run a demonstration.
+
+    Returns:
+        0 when nothing is missing, duplicated, failed or different, else 1.
+
+    Raises:
+        SourceError: the source cannot be replayed; nothing was started.
+        DemoError: the stack did not start, or the replay stalled.
+    """
+    payments = load_source(options.source, options.events or (None if options.source else DEFAULT_EVENTS), SEED)
+    if not len(payments):
+        raise DemoError("the source has no payments")
+    console.print(f"source: {payments.name}, {len(payments):,} payments, {int(payments.fraud.sum()):,} frauds")
+    stack, stack_error = find_stack(options.stack, lambda line: console.print(line, style="dim", highlight=False))
+    # Every demonstration has a namespace of its own: on a kept stack a second one starts from nothing.
+    namespace = f"demo-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}"
+    environment = {"HEADRACE_NAMESPACE": namespace, "HEADRACE_LEARNER_LOCKSTEP": str(options.lockstep).lower()}
+    try:
+        try:
+            stack.start_services(environment)
+        except stack_error as error:
+            raise DemoError(str(error)) from error
+        return asyncio.run(_replay(options, payments, namespace, console))
+    finally:
+        if not options.keep:
+            stack.stop()
+
+
+async def _replay(options: DemoOptions, payments: Payments, namespace: str, console: Console) -> int:
+    settings = Settings.load(namespace=namespace)
+    pipeline = load_pipeline(settings.pipeline)
+    plan = compile_plan(pipeline)
+    topics = Topics(deployed_name(pipeline.name, namespace))
+    recording = Recording(payments, plan.width)
+    bootstrap = settings.kafka_bootstrap
+    async with (
+        KafkaAdmin(bootstrap, timeout_s=60) as admin,
+        kafka.producer(bootstrap) as producer,
+        follow(recording, topics, bootstrap) as follower,
+        grpc.aio.insecure_channel(options.gateway) as channel,
+    ):
+        caller = Caller(_stub(channel), payments)
+        publisher = Publisher(producer, topics, pipeline, payments)
+        replay = Replay(publisher, caller, follower, admin, producer, topics, options.rate)
+        began = time.monotonic()
+        async with shown(recording, console):
+            await follower.until(lambda: bool(recording.routes), lambda: "the first route table")
+            await (replay.lockstep() if options.lockstep else replay.flow())
+        took = time.monotonic() - began
+        # Read on to the end: a doubled record may come behind the last that was waited for.
+        await follower.read_to(await admin.end_offsets([*topics.data, *topics.single]))
+    console.print(f"replayed in {took:.0f} s; comparing every feature with its recomputation")
+    parity = compare(plan, recording)
+    report, series = build_report(
+        pipeline,
+        topics.deployed,
+        recording,
+        parity,
+        caller.unary_latency_ms,
+        lockstep=options.lockstep,
+        split=options.split,
+    )
+    report["replay_seconds"] = round(took, 1)
+    data, page = write_report(report, series, REPORT_FOLDER)
+    print_report(report, console)
+    console.print(f"report: {data} and {page}")
+    return 1 if faults(report) else 0
+
+
+def _stub(channel: grpc.aio.Channel) -> PredictionServiceAsyncStub:
+    # One class at run time; the generated types tell its use with an asyncio channel apart.
+    return PredictionServiceStub(channel)
