@@ -1,13 +1,15 @@
 """Logs as JSON on standard output, one event a line.
 
 Every line has `timestamp` (ISO 8601, UTC), `level`, `service`, `event`, and `trace_id` and `span_id` where a span is
-active. What libraries log through the standard library comes out the same way, from WARNING up.
+active. What libraries log through the standard library comes out the same way, from WARNING up; of a line that a library
+repeats (during an outage, dozens a second), one in every `REPEAT_S` seconds.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+REPEAT_S = 5.0
+MAX_REMEMBERED = 1000
 
 
 def get_logger(name: str = "", **bound: Any) -> FilteringBoundLogger:
@@ -62,10 +67,35 @@ def configure_logging(service: str, level: str = "info") -> None:
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
         )
     )
+    handler.addFilter(_Repeats())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
+
+
+class _Repeats(logging.Filter):
+    """Lets one of the lines with the same template through in every `REPEAT_S` seconds, with the number left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, int, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.CRITICAL:
+            return True
+        key = (record.name, record.levelno, str(record.msg))
+        now = time.monotonic()
+        since, left_out = self._seen.get(key, (None, 0))
+        if since is not None and now - since < REPEAT_S:
+            self._seen[key] = (since, left_out + 1)
+            return False
+        if len(self._seen) >= MAX_REMEMBERED:
+            self._seen.clear()
+        self._seen[key] = (now, 0)
+        if left_out:
+            record.msg = f"{record.msg} ({left_out} more like this left out)"
+        return True
 
 
 def _name_the_logger(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -154,7 +154,7 @@ def describe(settings_cls: type[Settings]) -> Iterator[SettingDescription]:
     """All settings of a class, the service's own first. Defaults of secrets are not shown."""
     own_first = sorted(
         settings_cls.model_fields.items(),
-        key=lambda item: item[0] in Settings.model_fields and item[0] not in OWN_OF_EVERY_SERVICE,
+        key=lambda item: (item[0] in Settings.model_fields, item[0] not in OWN_OF_EVERY_SERVICE),
     )
     for name, info in own_first:
         yield SettingDescription(

@@ -35,8 +35,25 @@ get_logger().info("line\\nbreak", path=__import__("pathlib").Path("x"))
 """
 
 
-def lines() -> list[dict[str, Any]]:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=30)
+REPEATS = """
+import logging, time
+from headrace.platform import logging as ours
+
+ours.REPEAT_S = 0.2
+ours.configure_logging("mill")
+for number in range(5):
+    logging.getLogger("aiokafka").warning("node %d is away", number)
+logging.getLogger("aiokafka").warning("something else")
+deadline = time.monotonic() + 0.3
+while time.monotonic() < deadline:
+    logging.getLogger("aiokafka").warning("node %d is away", 7)
+for _ in range(3):
+    ours.get_logger().warning("our own")
+"""
+
+
+def lines(program: str = PROGRAM) -> list[dict[str, Any]]:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
     assert done.stderr == ""
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -68,3 +85,11 @@ def test_one_json_object_a_line() -> None:
     )
     assert warning["logger"] == "py.warnings"
     assert (last["event"], last["path"]) == ("line\nbreak", "x")
+
+
+def test_what_a_library_repeats_is_not_repeated() -> None:
+    first, other, second, *own = [line["event"] for line in lines(REPEATS)]
+    assert (first, other) == ("node 0 is away", "something else")
+    assert second.startswith("node 7 is away (")
+    assert second.endswith(" more like this left out)")
+    assert own == ["our own"] * 3
