@@ -1,8 +1,8 @@
 """Logs as JSON on standard output, one event a line.
 
 Every line has `timestamp` (ISO 8601, UTC), `level`, `service`, `event`, and `trace_id` and `span_id` where a span is
-active. What libraries log through the standard library comes out the same way, from WARNING up; of a line that a library
-repeats (during an outage, dozens a second), one in every `REPEAT_S` seconds.
+active. What libraries log through the standard library comes out the same way, from WARNING up; of a line that
+a library repeats (during an outage, dozens a second), one in every `REPEAT_S` seconds.
 """
 
 from __future__ import annotations
