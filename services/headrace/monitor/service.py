@@ -84,12 +84,6 @@ class MonitorService:
             },
         )
         self._kept = self._store.load()
-        self._watch = StreamWatch(
-            self._pipeline,
-            capacity=settings.season_capacity,
-            stored=self._kept.references,
-            began_us=self._kept.began_us,
-        )
         partitions = [
             TopicPartition(topic, number) for topic in (topics.predictions, topics.outcomes) for number in range(count)
         ]
@@ -97,6 +91,16 @@ class MonitorService:
             consumer(bootstrap, partitions=partitions, group=topics.group("monitor"))
         )
         await self._consumer.seek_to_beginning(*partitions)
+        kept_from = await self._consumer.beginning_offsets(partitions)
+        trimmed = [partition for partition, offset in kept_from.items() if offset > 0]
+        self._watch = StreamWatch(
+            self._pipeline,
+            capacity=settings.season_capacity,
+            stored=self._kept.references,
+            began_us=self._kept.began_us,
+            trimmed_predictions=[one.partition for one in trimmed if one.topic == topics.predictions],
+            trimmed_outcomes=[one.partition for one in trimmed if one.topic == topics.outcomes],
+        )
         self._reading = Reading(self._consumer, partitions, idle_after_s=settings.idle_after_s)
 
     async def run(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from headrace.monitor.decoding import OutcomeColumns, PredictionColumns
 from headrace.monitor.warm_up import warm_up
 from headrace.pipeline import Pipeline
+from headrace.statistics.drift import IntArray
 from headrace.statistics.loss_change import LossWatch
 from headrace.statistics.quality import Quality, quality
 from headrace.statistics.references import Stored
@@ -83,6 +84,9 @@ class StreamWatch:
         capacity: most rows that are used of a season.
         stored: references kept from before, by feature.
         began_us: when the stream began, in microseconds since 1970-01-01 UTC; None takes the first row.
+        trimmed_predictions: partitions of `predictions` whose first records are no longer kept. The seasons that they
+            begin in are not whole, and no rule is decided on them.
+        trimmed_outcomes: the same of `outcomes`.
     """
 
     def __init__(
@@ -92,6 +96,8 @@ class StreamWatch:
         capacity: int,
         stored: Mapping[str, Stored] | None = None,
         began_us: int | None = None,
+        trimmed_predictions: Collection[int] = (),
+        trimmed_outcomes: Collection[int] = (),
     ) -> None:
         rules = pipeline.monitoring
         self._rules = rules
@@ -112,9 +118,15 @@ class StreamWatch:
         self._predictions = SeasonRows(rules.season, len(self._names) + 2, capacity=capacity, keep="first")
         self._outcomes = SeasonRows(rules.season, 3, capacity=capacity, keep="last")
         self._answers: dict[int, int] = {}
+        self._lateness = pipeline.lateness
+        self._trimmed_predictions, self._trimmed_outcomes = set(trimmed_predictions), set(trimmed_outcomes)
+        self._predictions_whole_from = self._outcomes_whole_from = 0
 
     def add_predictions(self, partition: int, rows: PredictionColumns) -> Counter[str]:
         """Take in rows of a partition of `predictions`; how many are not used, by reason."""
+        if len(rows.times) and partition in self._trimmed_predictions:
+            self._trimmed_predictions.remove(partition)
+            self._predictions_whole_from = max(self._predictions_whole_from, self._whole_after(rows.times))
         used = self.prediction_time.accept(partition, rows.times)
         values = np.column_stack([rows.features, rows.score, rows.trained])
         late = self._predictions.add(rows.ids[used], rows.times[used], values[used])
@@ -122,6 +134,9 @@ class StreamWatch:
 
     def add_outcomes(self, partition: int, rows: OutcomeColumns) -> Counter[str]:
         """Take in rows of a partition of `outcomes`; how many are not used, by reason."""
+        if len(rows.times) and partition in self._trimmed_outcomes:
+            self._trimmed_outcomes.remove(partition)
+            self._outcomes_whole_from = max(self._outcomes_whole_from, self._whole_after(rows.times))
         used = self.outcome_time.accept(partition, rows.times)
         values = np.column_stack([rows.score, rows.trained, rows.positive]).astype(np.float64)
         late = self._outcomes.add(rows.ids[used], rows.times[used], values[used])
@@ -138,9 +153,15 @@ class StreamWatch:
             reports += [self._judge_outcomes(season) for season in self._outcomes.close(min(predicted, labelled))]
         return reports
 
+    def _whole_after(self, first_times: IntArray) -> int:
+        """Number of the first season that is whole in a partition, given the first rows that it still has."""
+        return -(-(int(first_times.min()) + self._lateness) // self._rules.season)
+
     def _judge_predictions(self, season: Season) -> SeasonReport:
         features, score = season.values[:, :-2], season.values[:, -2]
-        drifts = self.drift.close(season.number, season.times, features, score, season.values[:, -1] > 0)
+        drifts: list[SubjectDrift] = []
+        if season.number >= self._predictions_whole_from:
+            drifts = self.drift.close(season.number, season.times, features, score, season.values[:, -1] > 0)
         self._answers[season.number] = season.rows
         end_us = (season.number + 1) * self._rules.season
         day = _moment(end_us - self._rules.season)
@@ -174,7 +195,8 @@ class StreamWatch:
         begin_us = season.number * self._rules.season
         full_from = self.drift.full_from
         findings: list[Finding] = []
-        if measured.rows and full_from is not None and season.number >= full_from:
+        whole = season.number >= self._outcomes_whole_from
+        if whole and measured.rows and full_from is not None and season.number >= full_from:
             findings += self._judge_loss(begin_us, positive, score)
             if self._rules.min_auc > 0 and measured.auc is not None:
                 findings.append(

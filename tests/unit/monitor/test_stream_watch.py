@@ -162,3 +162,35 @@ def test_without_labels_of_both_kinds_quality_is_not_judged(pipeline: Pipeline) 
         stream.add_outcomes(0, replace(outcomes(rows), positive=np.zeros(ROWS, dtype=np.bool_)))
         reports += stream.close([0], [0])
     assert "quality" not in {finding.rule for report in reports for finding in report.findings}
+
+
+def test_no_rule_is_decided_on_seasons_whose_records_are_partly_gone(pipeline: Pipeline) -> None:
+    whole = watch(pipeline)
+    for day in range(8):
+        whole.add_predictions(0, predictions(day))
+        whole.close([0], [])
+    stream = watch(
+        pipeline,
+        stored=whole.drift.stored(),
+        began_us=whole.drift.began_us,
+        trimmed_predictions=[0],
+        trimmed_outcomes=[0],
+    )
+    reports = []
+    for day in range(8, 13):
+        rows = predictions(day, shift=3.0 if day == 8 else 0.0)
+        left = slice(ROWS // 2 if day == 8 else 0, None)
+        rows = replace(
+            rows,
+            ids=rows.ids[left],
+            times=rows.times[left],
+            features=rows.features[left],
+            score=rows.score[left],
+            trained=rows.trained[left],
+        )
+        stream.add_predictions(0, rows)
+        stream.add_outcomes(0, outcomes(predictions(day), blind=day == 8))
+        reports += stream.close([0], [0])
+    decided = {(report.begin_us // DAY, report.quality is None) for report in reports if report.findings}
+    assert decided == {(day, predicted) for day in (9, 10, 11) for predicted in (True, False)}
+    assert violations(reports) == set()
