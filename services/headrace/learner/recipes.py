@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,24 +55,48 @@ class LogisticRegressionRecipe:
         Returns:
             float64 [rows]: the probability of True that the model gave each row before it learned its label.
         """
+        raw, learn = self._regression._raw_dot_one, self._regression.learn_one
         logits = []
-        regression, scaler = self._regression, self._scaler
-        raw, learn = regression._raw_dot_one, regression.learn_one
-        if scaler is None:
-            for row, label in zip(rows, labels, strict=True):
-                x = dict(zip(names, row, strict=True))
-                logits.append(raw(x))
-                learn(x, label)
-        else:
-            scale, scaled = scaler.learn_one, scaler.transform_one
-            for row, label in zip(rows, labels, strict=True):
-                x = dict(zip(names, row, strict=True))
-                # The order of River's own pipeline: the scaler, which sees no label, learns first.
-                scale(x)
-                x = scaled(x)
-                logits.append(raw(x))
-                learn(x, label)
+        for x, label in zip(self._scaled(rows, names), labels, strict=True):
+            logits.append(raw(x))
+            learn(x, label)
         return 1.0 / (1.0 + np.exp(-np.clip(np.array(logits, np.float64), -500.0, 500.0)))
+
+    def _scaled(self, rows: Sequence[Sequence[float]], names: Sequence[str]) -> Iterator[dict[str, float]]:
+        """The rows as the regression takes them. As in River's pipeline the scaler, which sees no label, learns each
+        row before it scales it.
+        """
+        scaler = self._scaler
+        if scaler is None:
+            for row in rows:
+                yield dict(zip(names, row, strict=True))
+            return
+        counts = {scaler.counts.get(name, 0) for name in names}
+        if not scaler.with_std or len(counts) > 1:
+            for row in rows:
+                x = dict(zip(names, row, strict=True))
+                scaler.learn_one(x)
+                yield scaler.transform_one(x)
+            return
+        # The operations of StandardScaler.learn_one and transform_one in their order, in one loop over lists: the same
+        # bits in half the time, since all features of a row are always there and share one count.
+        (count,) = counts
+        means = [scaler.means.get(name, 0.0) for name in names]
+        variances = [scaler.vars.get(name, 0.0) for name in names]
+        columns = range(len(names))
+        for row in rows:
+            count += 1
+            values = []
+            for i, value, mean, variance in zip(columns, row, means, variances, strict=True):
+                off = value - mean
+                mean += off / count  # noqa: PLW2901
+                left = value - mean
+                variance += (off * left - variance) / count  # noqa: PLW2901
+                means[i], variances[i] = mean, variance
+                values.append(left / variance**0.5 if variance else 0.0)
+            yield dict(zip(names, values, strict=True))
+        for name, mean, variance in zip(names, means, variances, strict=True):
+            scaler.counts[name], scaler.means[name], scaler.vars[name] = count, mean, variance
 
     def score(self, rows: Sequence[Sequence[float]], names: Sequence[str]) -> NDArray[np.float64]:
         """River's probability of True for each row, float64 [rows]; nothing is learned."""

@@ -141,6 +141,23 @@ def test_what_is_not_learned(value: bytes, reason: str) -> None:
     assert decoded(value).ignored == reason
 
 
+def test_each_row_stays_with_its_outcome() -> None:
+    records = []
+    for number in range(600):
+        fingerprint = 1 if number % 7 == 3 else FINGERPRINT
+        features = [float(number), float("inf") if number % 11 == 5 else 1e39 if number % 13 == 5 else 0.5]
+        prediction = Prediction(event_id=f"e{number}", features=features, features_fingerprint=fingerprint)
+        value = Outcome(prediction=prediction, label=Label(value=1), kind=OUTCOME_KIND_LABELLED).SerializeToString()
+        records.append(OutcomeRecord(0, number, 0, value))
+    for number, found in enumerate(decode(records, FINGERPRINT, 2)):
+        assert (found.offset, found.event_id) == (number, f"e{number}")
+        if number % 7 == 3:
+            assert (found.ignored, found.row) == ("other_features", [])
+        else:
+            assert found.row[0] == number
+            assert found.ignored == ("not_finite" if number % 11 == 5 or number % 13 == 5 else "")
+
+
 def test_a_record_that_is_no_outcome_ends_the_learner_with_its_place() -> None:
     with pytest.raises(LearnerError, match="outcomes/1@5 is not an Outcome"):
         decoded(b"\xff\xff")

@@ -63,6 +63,18 @@ def test_learns_as_river_does_to_the_bit(build: Any) -> None:
     assert recipe.state() == recognise(river).state()
 
 
+def test_features_of_unequal_counts_learn_as_river_does() -> None:
+    values, labels = rows(50)
+    river, other = scaled(), scaled()
+    for model in (river, other):
+        model.learn_one({NAMES[0]: 1.5}, True)
+    recipe = recognise(other)
+    recipe.learn(values, labels, NAMES)
+    for row, label in zip(values, labels, strict=True):
+        river.learn_one(dict(zip(NAMES, row, strict=True)), label)
+    assert recipe.state() == recognise(river).state()
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), cut=st.integers(0, 80))
 def test_a_restored_recipe_goes_on_to_the_bit(seed: int, cut: int) -> None:
