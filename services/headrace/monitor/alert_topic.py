@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaProducer
 from google.protobuf.message import DecodeError
 
 from headrace.platform.kafka import TopicPartition, consumer, end_offsets, send, transaction
+from headrace.platform.telemetry import inject_headers
 from headrace.v1.alert_pb2 import Alert
 
 
@@ -56,6 +57,9 @@ async def publish_alerts(producer: AIOKafkaProducer, topic: str, alerts: Sequenc
         KafkaUnavailable: not committed in time.
         KafkaRefused: Kafka refuses it.
     """
+    headers: list[tuple[str, bytes]] = []
+    inject_headers(headers)
     async with transaction(producer):
         for alert in alerts:
-            await send(producer, topic, alert.SerializeToString(), key=f"{alert.rule}/{alert.subject}".encode())
+            key = f"{alert.rule}/{alert.subject}".encode()
+            await send(producer, topic, alert.SerializeToString(), key=key, headers=headers)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from aiokafka.errors import KafkaError
+from opentelemetry import trace
 
 from headrace.monitor import metrics
 from headrace.monitor.alert_topic import publish_alerts, read_alerts
@@ -56,6 +57,7 @@ class MonitorService:
         self._rebuilt.starting("reading the retained predictions and outcomes")
         self._heartbeat = health.heartbeat("monitor", LOOP_SILENCE_S)
         self._log = get_logger()
+        self._tracer = trace.get_tracer("headrace.monitor")
         self._stack = AsyncExitStack()
         self._answered_us = 0
         self._committed_at = 0.0
@@ -154,12 +156,13 @@ class MonitorService:
             alerts = self._announcements.due(report.findings)
             if not alerts:
                 continue
-            await publish_alerts(self._producer, self._topics.alerts, alerts)
-            self._announcements.know(alerts)
-            for alert in alerts:
-                state = AlertState.Name(alert.state).removeprefix("ALERT_STATE_").lower()
-                metrics.ALERTS.labels(alert.rule, state).inc()
-                self._log.warning("alert", alert_id=alert.alert_id, state=state, detail=alert.detail)
+            with self._tracer.start_as_current_span("announce alerts"):
+                await publish_alerts(self._producer, self._topics.alerts, alerts)
+                self._announcements.know(alerts)
+                for alert in alerts:
+                    state = AlertState.Name(alert.state).removeprefix("ALERT_STATE_").lower()
+                    metrics.ALERTS.labels(alert.rule, state).inc()
+                    self._log.warning("alert", alert_id=alert.alert_id, state=state, detail=alert.detail)
 
     async def _keep_references(self) -> None:
         """Keep the references as soon as there is one more."""
