@@ -44,13 +44,21 @@ class Deployment:
     store: ArtifactStore
     keys: KeyPair
     logs: Path
+    declaration: str = PIPELINE
     processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+
+    def declare(self, path: Path, replaced: str, by: str) -> None:
+        """Use a declaration like the default one, with one text replaced by another."""
+        declared = Path(PIPELINE).read_text(encoding="utf-8")
+        assert replaced in declared
+        path.write_text(declared.replace(replaced, by), encoding="utf-8")
+        self.declaration = str(path)
 
     async def start(self, **settings: Any) -> asyncio.subprocess.Process:
         """Start a learner with the given settings of its own, beside those that all tests share."""
         own = {"ops_port": 0, "gather_s": 0.02, "publish_interval_s": 0.05} | settings
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")} | {
-            "HEADRACE_PIPELINE": PIPELINE,
+            "HEADRACE_PIPELINE": self.declaration,
             "HEADRACE_NAMESPACE": self.namespace,
             "HEADRACE_KAFKA_BOOTSTRAP": self.bootstrap,
             "HEADRACE_ARTIFACTS": str(self.store.directory),

@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from headrace.learner.announcements import announcer
 from headrace.platform import kafka
 from headrace.platform.signing import Verifier, create_key_pair
 from headrace.platform.topics import Topics
@@ -224,6 +225,28 @@ async def test_a_missing_key_is_one_line(deployment: Deployment, tmp_path: Path)
     (line,) = deployment.log().splitlines()
     assert "HEADRACE_LEARNER_SIGNING_KEY" in line
     assert "`headrace keys create`" in line
+
+
+async def test_an_unknown_recipe_is_refused_by_name(deployment: Deployment, tmp_path: Path) -> None:
+    deployment.declare(tmp_path / "adam.py", "optim.SGD(0.005)", "optim.Adam(0.005)")
+    process = await deployment.start()
+    assert await asyncio.wait_for(process.wait(), 30) != 0
+    assert "the recipe has optimizer Adam" in deployment.log()
+
+
+async def test_a_fenced_learner_cannot_announce(deployment: Deployment) -> None:
+    version = ModelVersion(version="000000", learner_epoch=1)
+    async with (
+        announcer(deployment.bootstrap, deployment.topics, deployment.store) as zombie,
+        announcer(deployment.bootstrap, deployment.topics, deployment.store) as leader,
+    ):
+        await leader.announce(version, 0)
+        with pytest.raises(kafka.ProducerFenced):
+            await zombie.announce(ModelVersion(version="000000", pipeline="zombie", learner_epoch=1), 0)
+        assert [one.pipeline for one in await deployment.announced()] == [""]
+    async with announcer(deployment.bootstrap, deployment.topics, deployment.store) as successor:
+        assert successor.epoch == 2
+        assert successor.newest == version
 
 
 async def test_old_versions_leave_and_the_order_stays(deployment: Deployment) -> None:
