@@ -19,7 +19,6 @@ GRID = "#e4e9ee"
 BLUE, ORANGE, GREEN = "#1f5fa8", "#b4500f", "#1f7a54"
 """Told apart by people with any common colour blindness, and with 4.5:1 contrast on white."""
 PALE_TO_DARK = [[0.0, "#f4f7fa"], [0.5, "#f2b680"], [1.0, "#8a2f0b"]]
-DRIFT_THRESHOLD = 0.1
 CURVE_POINTS = 200
 LATENCY_NAMES = {"kafka": "Kafka", "grpc": "gRPC Predict"}
 QUALITY_LINES = (
@@ -49,11 +48,20 @@ class VersionServed:
 
 @dataclass(frozen=True)
 class FeatureDrift:
-    """Population stability index of one feature (or the score) on one day (UTC) against its reference."""
+    """Population stability index of one feature (or the score) on one day (UTC) against its reference.
+
+    Attributes:
+        date: The day.
+        feature: Name of the feature, or "score".
+        psi: The index.
+        threshold: Above it the feature has drifted, if that is significant too. A feature that differs from day to day
+            by nature, as a weekend flag does, has a higher one.
+    """
 
     date: dt.date
     feature: str
     psi: float
+    threshold: float
 
 
 @dataclass(frozen=True)
@@ -200,14 +208,14 @@ def label_to_traffic_chart(versions: Sequence[VersionServed]) -> Any:
 
 
 def drift_chart(drift: Sequence[FeatureDrift]) -> Any:
-    """Population stability index of each feature by day; the colour reaches its middle at the threshold of the rule."""
+    """Population stability index of each feature by day, as a multiple of the threshold of its rule."""
     features = list(dict.fromkeys(point.feature for point in drift))
     dates = sorted({point.date for point in drift})
     row = {feature: i for i, feature in enumerate(features)}
     column = {date: i for i, date in enumerate(dates)}
     values = np.full((len(features), len(dates)), np.nan)
     for point in drift:
-        values[row[point.feature], column[point.date]] = point.psi
+        values[row[point.feature], column[point.date]] = point.psi / point.threshold
     figure = _figure(90 + 24 * len(features))
     figure.add_trace(
         go.Heatmap(
@@ -215,18 +223,18 @@ def drift_chart(drift: Sequence[FeatureDrift]) -> Any:
             y=features,
             z=values,
             zmin=0.0,
-            zmax=2 * DRIFT_THRESHOLD,
+            zmax=2.0,
             colorscale=PALE_TO_DARK,
             xgap=1,
             ygap=2,
             colorbar={
-                "title": {"text": "PSI", "side": "top"},
-                "tickvals": [0, DRIFT_THRESHOLD, 2 * DRIFT_THRESHOLD],
-                "ticktext": ["0", f"{DRIFT_THRESHOLD} threshold", f"{2 * DRIFT_THRESHOLD} or more"],
+                "title": {"text": "PSI / threshold", "side": "top"},
+                "tickvals": [0, 1, 2],
+                "ticktext": ["0", "1, drifted above", "2 or more"],
                 "thickness": 12,
                 "outlinewidth": 0,
             },
-            hovertemplate="%{y}, %{x|%d %b}: %{z:.3f}<extra></extra>",
+            hovertemplate="%{y}, %{x|%d %b}: %{z:.2f} of the threshold<extra></extra>",
         )
     )
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, ticksuffix="  ")

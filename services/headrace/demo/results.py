@@ -152,7 +152,12 @@ def _drift(pipeline: Pipeline, recording: Recording) -> list[FeatureDrift]:
         scored=~np.isin(recording.version[rows], sorted(untrained)),
     )
     return [
-        FeatureDrift(dt.datetime.fromtimestamp(begin / 1e6, dt.UTC).date(), subject, float(table.psi[season, column]))
+        FeatureDrift(
+            dt.datetime.fromtimestamp(begin / 1e6, dt.UTC).date(),
+            subject,
+            float(table.psi[season, column]),
+            float(table.threshold[season, column]),
+        )
         for season, begin in enumerate(table.begins_us.tolist())
         for column, subject in enumerate(table.subjects)
         if not np.isnan(table.psi[season, column])

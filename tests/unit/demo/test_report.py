@@ -56,7 +56,7 @@ def sample() -> tuple[dict[str, Any], ReportSeries]:
     ]
     drift = [
         FeatureDrift(
-            FIRST + dt.timedelta(days=day), feature, float(rng.gamma(1.5, 0.008) + 0.12 * (i % 7 == 5) * day / 60)
+            FIRST + dt.timedelta(days=day), feature, float(rng.gamma(1.5, 0.008) + 0.12 * (i % 7 == 5) * day / 60), 0.1
         )
         for day in range(7, 60)
         for i, feature in enumerate(FEATURES)
