@@ -74,6 +74,10 @@ check-handbook: setup ## Lockstep replay of the whole handbook data, with the qu
 	@HEADRACE_HANDBOOK="$(dir $(HANDBOOK))" $(BIN)/pytest tests/handbook
 	@$(MAKE) demo LOCKSTEP=1 HANDBOOK_SPLIT=2018-07-25 SOURCE="$(HANDBOOK)"
 
+.PHONY: test-chaos
+test-chaos: setup ## Kill each process of the stack in turn during a demo (minutes)
+	@$(BIN)/pytest tests/chaos
+
 .PHONY: test-compose
 test-compose: setup ## Build and start the compose stack, and run a small demo against it (needs Docker)
 	@deploy/docker/test-compose.sh

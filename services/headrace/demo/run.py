@@ -114,6 +114,7 @@ async def _replay(options: DemoOptions, payments: Payments, namespace: str, cons
         publisher = Publisher(producer, topics, pipeline, payments)
         replay = Replay(publisher, caller, follower, admin, producer, topics, options.rate)
         began = time.monotonic()
+        console.print(f"replaying into {topics.deployed}{', day by day' if options.lockstep else ''}")
         async with shown(recording, console):
             await follower.until(lambda: bool(recording.routes), lambda: "the first route table")
             await (replay.lockstep() if options.lockstep else replay.flow())
