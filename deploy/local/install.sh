@@ -56,6 +56,9 @@ export DEBIAN_FRONTEND=noninteractive
 # The stack starts its own Redis; the package's service must not be started beside it. A policy that is already
 # there is left alone.
 policy=/usr/sbin/policy-rc.d
+log=.cache/install.log
+mkdir -p .cache
+rm -f "$log.failed"
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT INT TERM
     printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -63,7 +66,30 @@ if [ ! -e "$policy" ]; then
 fi
 # Java's packages put links into a directory that minimal systems leave out.
 mkdir -p /usr/share/man/man1
-apt-get update
-# shellcheck disable=SC2086 # a list of packages
-apt-get install --yes --no-install-recommends $missing
+
+install() {
+    # shellcheck disable=SC2086 # a list of packages
+    apt-get update && apt-get install --yes --no-install-recommends -o APT::Status-Fd=3 $missing
+}
+
+# What apt says goes to the log; of its progress (`dlstatus:1:20.5:…`, `pmstatus:name:20.5:…`), a line every 25 %.
+{ install || touch "$log.failed"; } 3>&1 >"$log" 2>&1 | {
+    shown=
+    while IFS=: read -r kind _ percent _; do
+        case $kind in
+            dlstatus) doing=fetched ;;
+            pmstatus) doing=installed ;;
+            *) continue ;;
+        esac
+        now="  $doing $((${percent%%.*} / 25 * 25)) %"
+        [ "$now" = "$shown" ] || [ "${percent%%.*}" -lt 25 ] || echo "$now"
+        shown=$now
+    done
+}
+if [ -e "$log.failed" ]; then
+    rm -f "$log.failed"
+    echo "apt-get failed; $log ends with:" >&2
+    tail -n 15 "$log" >&2
+    exit 1
+fi
 echo "installed: $missing"
