@@ -119,7 +119,7 @@ cleanup() {
   trap - EXIT INT TERM
   if [ -n "$child" ]; then
     # The namespace's processes and mounts go with it.
-    kill "$child" 2> /dev/null || true
+    kill -KILL "$child" 2> /dev/null || true
     wait "$child" 2> /dev/null || true
   fi
   if [ "${KEEP_ROOT:-0}" != 0 ]; then
