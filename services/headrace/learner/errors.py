@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from headrace.platform.errors import OperatorError
 
-class LearnerError(Exception):
+
+class LearnerError(OperatorError):
     """The learner cannot go on; the message names the thing at fault and what helps."""
 
 
@@ -29,6 +31,9 @@ class ExportMismatchError(LearnerError):
 
 class LeadershipLostError(LearnerError):
     """Another learner took over. This one must end."""
+
+    # The next start stands by until that one ends.
+    retriable = True
 
 
 class OutcomesLostError(LearnerError):

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaProducer
 from google.protobuf.message import DecodeError
 
+from headrace.platform.errors import OperatorError
 from headrace.platform.kafka import TopicPartition, consumer, end_offsets, send, transaction
 from headrace.platform.telemetry import inject_headers
 from headrace.v1.alert_pb2 import Alert
 
 
-class AlertsUnreadableError(Exception):
+class AlertsUnreadableError(OperatorError):
     """`alerts` could not be read to its end in time; the message says how far it got."""
+
+    retriable = True
 
 
 async def read_alerts(bootstrap: str, topic: str, stall_s: float) -> list[Alert]:

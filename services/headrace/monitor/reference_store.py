@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from headrace.platform.errors import OperatorError
 from headrace.statistics.drift import Bins
 from headrace.statistics.references import Stored
 
@@ -30,7 +31,7 @@ class Kept:
     references: Mapping[str, Stored] = field(default_factory=dict)
 
 
-class ReferenceStoreError(Exception):
+class ReferenceStoreError(OperatorError):
     """The file cannot be read or written; the message names it and says what to do."""
 
 

@@ -12,6 +12,8 @@ import re
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
+from headrace.platform.errors import OperatorError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -19,7 +21,7 @@ SCHEME = "artifact:"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*(/[A-Za-z0-9][A-Za-z0-9._+=-]*)*")
 
 
-class ArtifactError(Exception):
+class ArtifactError(OperatorError):
     """An artifact cannot be written or read; the message names it."""
 
 

@@ -14,14 +14,19 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
+from headrace.platform.errors import OperatorError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from prometheus_client import CollectorRegistry
 
 
-class OpsServerError(Exception):
+class OpsServerError(OperatorError):
     """The ops server cannot listen; the message names the address."""
+
+    # The port may be held by a process that is about to end.
+    retriable = True
 
 
 class State(StrEnum):

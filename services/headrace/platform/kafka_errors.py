@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from headrace.platform.errors import OperatorError
+
 
 class KafkaFault(Exception):
     """Something is wrong with Kafka.
@@ -13,7 +15,7 @@ class KafkaFault(Exception):
     retriable = False
 
 
-class KafkaUnavailable(KafkaFault):
+class KafkaUnavailable(KafkaFault, OperatorError):
     """Kafka does not answer in time. The call may or may not have taken effect."""
 
     retriable = True
@@ -27,9 +29,9 @@ class ProducerFenced(KafkaFault):
     """Another producer has taken over this transactional id: this process must end."""
 
 
-class TopicMissing(KafkaFault):
+class TopicMissing(KafkaFault, OperatorError):
     """A topic is not there."""
 
 
-class TopicMismatch(KafkaFault):
+class TopicMismatch(KafkaFault, OperatorError):
     """A topic is there, but not as it must be."""

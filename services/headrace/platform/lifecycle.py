@@ -1,7 +1,10 @@
 """The main function of every service: start, run, drain, stop, each with an end.
 
-Exit status: 0 after a stop that was asked for, 1 after a failure (the supervisor restarts it), 2 when a setting is
-wrong (a restart would not help).
+Exit status: 0 after a stop that was asked for, 1 after a failure (the supervisor restarts it), 2 when a restart would
+not help: a setting is wrong, or what it meets outside is (an `OperatorError` that is not retriable).
+
+A failure that a person can put right is one line of the log and `error: …` on standard error, without a stack trace
+(`HEADRACE_LOG_LEVEL=debug` shows it); any other has its stack trace.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, TypeVar, runtime_
 
 import uvloop
 
+from headrace.pipeline import DefinitionError
+from headrace.platform.errors import OperatorError
 from headrace.platform.health import Health, ops_server
 from headrace.platform.logging import configure_logging, get_logger
 from headrace.platform.settings import Settings, SettingsError
@@ -95,8 +100,7 @@ def run_service(settings_cls: type[S], build: Callable[[S, Health], Service]) ->
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status = runner.run(process.main())
     except BaseException as error:  # noqa: BLE001 (whatever it is, it is logged and ends the process)
-        get_logger().critical("service failed", exc_info=error)
-        status = FAILED
+        status = _report(error)
     shut_telemetry_down()
     sys.stdout.flush()
     sys.exit(status)
@@ -127,8 +131,7 @@ class _Process(Generic[S]):
                 lifecycle.not_ready("stopping")
                 return await self._end(service, failure)
         except Exception as error:  # noqa: BLE001 (logged, and ends the process)
-            self._log.critical("service failed", exc_info=error)
-            return FAILED
+            return _report(error)
 
     async def _start_and_run(self, service: Service, started: Callable[[], None]) -> BaseException | None:
         """Until a stop is asked for (None) or it fails."""
@@ -154,9 +157,7 @@ class _Process(Generic[S]):
     async def _end(self, service: Service, failure: BaseException | None) -> int:
         deadline = Deadline(self._settings.shutdown_timeout_s)
         self._end_the_process_after(self._settings.shutdown_timeout_s + GRACE_S)
-        if failure is not None:
-            self._log.critical("service failed", exc_info=failure)
-        status = STOPPED if failure is None else FAILED
+        status = STOPPED if failure is None else _report(failure)
         try:
             async with asyncio.timeout(deadline.remaining()):
                 task = self._running
@@ -166,15 +167,13 @@ class _Process(Generic[S]):
                     task.cancel()
                     await asyncio.wait({task})
                     if late := _failure(task):
-                        self._log.critical("service failed while stopping", exc_info=late)
-                        status = FAILED
+                        status = _report(late, "service failed while stopping")
                 await service.stop(deadline)
         except TimeoutError:
             self._log.critical("service not stopped in time", timeout_s=self._settings.shutdown_timeout_s)
             status = FAILED
         except Exception as error:  # noqa: BLE001 (logged, and ends the process)
-            self._log.critical("service failed while stopping", exc_info=error)
-            status = FAILED
+            status = _report(error, "service failed while stopping")
         self._log.info("service stopped", status=status)
         return status
 
@@ -210,3 +209,30 @@ class _Process(Generic[S]):
 
 def _failure(task: asyncio.Task[None]) -> BaseException | None:
     return None if task.cancelled() else task.exception()
+
+
+def _report(failure: BaseException, event: str = "service failed") -> int:
+    """Log a failure, and tell the person who runs the service what can be put right. Returns the exit status."""
+    causes = _causes(failure)
+    known = [cause for cause in causes if isinstance(cause, OperatorError | DefinitionError)]
+    if len(known) < len(causes):
+        get_logger().critical(event, exc_info=failure)
+        return FAILED
+    get_logger().debug("where it failed", exc_info=failure)
+    for cause in known:
+        get_logger().critical(event, error_type=type(cause).__name__, reason=str(cause))
+        for line in str(cause).splitlines():
+            sys.stderr.write(f"error: {line}\n")
+    retriable = all(isinstance(cause, OperatorError) and cause.retriable for cause in known)
+    return FAILED if retriable else MISCONFIGURED
+
+
+def _causes(failure: BaseException) -> list[BaseException]:
+    """What failed: the exceptions in a group of a `TaskGroup`, or the failure itself. Of equal ones, the first."""
+    if not isinstance(failure, BaseExceptionGroup):
+        return [failure]
+    causes: dict[tuple[type[BaseException], str], BaseException] = {}
+    for one in failure.exceptions:
+        for cause in _causes(one):
+            causes.setdefault((type(cause), str(cause)), cause)
+    return list(causes.values())

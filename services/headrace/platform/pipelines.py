@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.pipeline import DefinitionError, Pipeline
+from headrace.platform.errors import OperatorError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 ATTRIBUTE = "pipeline"
 
 
-class PipelineLoadError(Exception):
+class PipelineLoadError(OperatorError):
     """A pipeline cannot be loaded; the message says from where and what is wrong."""
 
 

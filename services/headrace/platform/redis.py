@@ -9,20 +9,16 @@ import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from headrace.platform.errors import OperatorError
+
 Client = redis.asyncio.Redis
 
 CONNECT_TIMEOUT_S = 2.0
 REPLY_TIMEOUT_S = 5.0
 
 
-class RedisFault(Exception):
-    """Something is wrong with Redis.
-
-    Attributes:
-        retriable: whether the same call may succeed later without a person's help.
-    """
-
-    retriable = False
+class RedisFault(OperatorError):
+    """Something is wrong with Redis."""
 
 
 class RedisUnavailable(RedisFault):

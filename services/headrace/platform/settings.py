@@ -16,6 +16,8 @@ from pydantic import BeforeValidator, Field, SecretBytes, SecretStr, ValidationE
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from headrace.platform.errors import OperatorError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
@@ -27,7 +29,7 @@ OWN_OF_EVERY_SERVICE = frozenset({"ops_host", "ops_port", "shutdown_timeout_s"})
 SIMILAR_ENOUGH_TO_BE_A_TYPING_ERROR = 0.85
 
 
-class SettingsError(Exception):
+class SettingsError(OperatorError):
     """Settings are wrong. The message has one line for each: the variable, what it is, and what is allowed."""
 
 

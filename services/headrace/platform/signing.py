@@ -9,6 +9,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from headrace.platform.errors import OperatorError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,7 +18,7 @@ PRIVATE_KEY_FILE = "model_signing.pem"
 PUBLIC_KEY_FILE = "model_signing.pub.pem"
 
 
-class SigningError(Exception):
+class SigningError(OperatorError):
     """Something is wrong with a key or a signature."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from headrace.platform.errors import OperatorError
 from headrace.platform.kafka import TopicPartition, consumer, send, transaction, transactional_producer, translate
 from headrace.platform.kafka_errors import KafkaUnavailable
 from headrace.platform.logging import get_logger
@@ -22,8 +23,11 @@ POLL_MS = 500
 log = get_logger("route_log")
 
 
-class SupersededError(Exception):
+class SupersededError(OperatorError):
     """Another rollout process has written a newer route table: this one must end."""
+
+    # The next start reads that table and goes on from it.
+    retriable = True
 
 
 @dataclass

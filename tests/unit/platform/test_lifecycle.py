@@ -141,6 +141,82 @@ Mill.drain = drain
     assert "the stream is dry" in failed["traceback"]
 
 
+WHAT_A_PERSON_CAN_PUT_RIGHT = {
+    "PipelineLoadError('pipeline mill.py: there is no such file')": 2,
+    "DefinitionError('window 0 d: must be longer')": 2,
+    "KeyFileError('cannot read mill.pem')": 2,
+    "TopicMissing('topic mill.flour is not there')": 2,
+    "TopicMismatch('topic mill.flour has 3 partitions')": 2,
+    "RedisUnsafe('Redis runs as a Cluster')": 2,
+    "ArtifactError('cannot read flour.onnx')": 2,
+    "RedisUnavailable('Redis does not answer')": 1,
+    "KafkaUnavailable('Kafka does not answer')": 1,
+    "OpsServerError('cannot listen')": 1,
+    "ExceptionGroup('tasks', [KafkaUnavailable('no answer'), KafkaUnavailable('no answer')])": 1,
+    "ExceptionGroup('tasks', [KafkaUnavailable('no answer'), TopicMissing('no topic')])": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("failure", "step"),
+    [(failure, "start") for failure in WHAT_A_PERSON_CAN_PUT_RIGHT]
+    + [(next(iter(WHAT_A_PERSON_CAN_PUT_RIGHT)), step) for step in ("build", "run")],
+)
+def test_what_a_person_can_put_right_is_said_without_a_stack_trace(failure: str, step: str) -> None:
+    method = "__init__(self, settings, health)" if step == "build" else f"{step}(self)"
+    case = f"""
+from headrace.pipeline import DefinitionError
+from headrace.platform.artifacts import ArtifactError
+from headrace.platform.health import OpsServerError
+from headrace.platform.kafka_errors import KafkaUnavailable, TopicMismatch, TopicMissing
+from headrace.platform.pipelines import PipelineLoadError
+from headrace.platform.redis import RedisUnavailable, RedisUnsafe
+from headrace.platform.signing import KeyFileError
+{"def" if step == "build" else "async def"} {method}:
+    try:
+        raise OSError("hidden")
+    except OSError as error:
+        raise {failure} from error
+Mill.{method.partition("(")[0]} = {method.partition("(")[0]}
+"""
+    with process(case) as mill:
+        status, _ = mill.end()
+    assert status == WHAT_A_PERSON_CAN_PUT_RIGHT[failure]
+    failed = [one for one in mill.events if one["level"] == "critical"]
+    assert [one["event"] for one in failed] == ["service failed"] * len(failed)
+    assert mill.err == "".join(f"error: {one['reason']}\n" for one in failed)
+    assert all(one["error_type"] in failure and one["reason"] in failure for one in failed)
+    assert len(failed) == (2 if "no topic" in failure else 1)
+    assert not any("traceback" in one or "hidden" in str(one) for one in mill.events)
+
+
+def test_debug_shows_where_it_failed() -> None:
+    case = """
+from headrace.platform.errors import OperatorError
+async def fail(self):
+    raise OperatorError("no stones")
+Mill.start = fail
+"""
+    with process(case, HEADRACE_LOG_LEVEL="debug") as mill:
+        mill.end()
+    assert ["no stones" in one["traceback"] for one in mill.events if one["event"] == "where it failed"] == [True]
+
+
+def test_one_unknown_failure_among_others_keeps_its_stack_trace() -> None:
+    case = """
+from headrace.platform.kafka_errors import KafkaUnavailable
+async def fail(self):
+    raise ExceptionGroup("tasks", [KafkaUnavailable("no answer"), ZeroDivisionError()])
+Mill.run = fail
+"""
+    with process(case) as mill:
+        status, _ = mill.end()
+    assert (status, mill.err) == (1, "")
+    (failed,) = [one for one in mill.events if one["level"] == "critical"]
+    assert "ZeroDivisionError" in failed["traceback"]
+    assert "no answer" in failed["traceback"]
+
+
 def test_a_failure_while_building() -> None:
     with process("def Mill(settings, health): raise OSError('no stones')") as mill:
         status, events = mill.end()
@@ -221,7 +297,8 @@ def test_an_ops_port_in_use_is_named() -> None:
         with process(HEADRACE_MILL_OPS_PORT=port) as second:
             status, _ = second.end()
         assert status == 1
-        assert f"cannot listen on 127.0.0.1:{port}" in second.events[-1]["traceback"]
+        assert second.err == f"error: {second.events[-1]['reason']}\n"
+        assert second.events[-1]["reason"].startswith(f"cannot listen on 127.0.0.1:{port}: ")
 
 
 def test_deadline() -> None:
