@@ -8,9 +8,11 @@ uncommitted records, and its agents acknowledge an event whose processing failed
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import faust
+from google.protobuf.message import DecodeError
 from mode import Service
 
 from headrace.features.metrics import REJECTED_RECORDS
@@ -18,18 +20,22 @@ from headrace.platform.topics import Topics
 from headrace.v1.event_pb2 import Rejected
 
 
-def build_app(bootstrap: str, topics: Topics, loops: dict[str, Callable[[], Awaitable[None]]]) -> faust.App:
+def build_app(
+    bootstrap: str, topics: Topics, directory: Path, loops: dict[str, Callable[[], Awaitable[None]]]
+) -> faust.App:
     """The app with one service per loop, and an agent that keeps count of what all services set aside.
 
     Args:
         bootstrap: Kafka brokers.
         topics: names.
-        loops: by name, what each service runs until it is cancelled. One that fails or returns crashes the app.
+        directory: where Faust makes the directories of its tables; there are none, but it makes them all the same.
+        loops: by name, what each service runs. It must report a failure by itself: the app would live on.
     """
     app = faust.App(
         topics.group("features-rejected"),
         broker=[f"kafka://{address}" for address in bootstrap.split(",")],
         store="memory://",
+        datadir=directory,
         processing_guarantee="at_least_once",
         autodiscover=False,
         topic_allow_declare=False,
@@ -38,8 +44,8 @@ def build_app(bootstrap: str, topics: Topics, loops: dict[str, Callable[[], Awai
         web_enabled=False,
         worker_redirect_stdouts=False,
         broker_commit_interval=1.0,
-        broker_session_timeout=15.0,
-        broker_heartbeat_interval=3.0,
+        broker_session_timeout=6.0,
+        broker_heartbeat_interval=1.5,
         broker_request_timeout=40.0,
         consumer_max_fetch_size=4 << 20,
         stream_wait_empty=True,
@@ -51,8 +57,12 @@ def build_app(bootstrap: str, topics: Topics, loops: dict[str, Callable[[], Awai
     @app.agent(rejected, concurrency=1)
     async def count_rejected(stream: Any) -> None:
         async for value in stream:
-            record = Rejected.FromString(value)
-            REJECTED_RECORDS.labels(record.service, record.reason).inc()
+            try:
+                record = Rejected.FromString(value or b"")
+            except DecodeError:
+                REJECTED_RECORDS.labels("", "undecodable").inc()
+            else:
+                REJECTED_RECORDS.labels(record.service, record.reason).inc()
 
     for name, loop in loops.items():
         app.service(_Loop(name, loop))  # type: ignore[arg-type]  # takes instances too

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, OffsetAndMetadata
-from aiokafka.errors import CommitFailedError, IllegalGenerationError, IllegalStateError, UnknownMemberIdError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    UnknownMemberIdError,
+)
 
-from headrace.features.errors import FenceMovedError
+from headrace.features.errors import FenceMovedError, StalledError
 from headrace.features.metrics import FENCES_MOVED
-from headrace.features.source_positions import StartingPoint, starting_points
+from headrace.features.source_positions import StartingPoint, check_fences, starting_points
 from headrace.platform import kafka
 from headrace.platform.feature_state import StateKeys
 from headrace.platform.kafka import TopicPartition
@@ -21,12 +31,51 @@ from headrace.platform.logging import get_logger
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from headrace.platform.health import Component
+    from headrace.platform.health import Component, Heartbeat
 
 REBALANCED = (CommitFailedError, IllegalGenerationError, UnknownMemberIdError, IllegalStateError)
+SESSION_TIMEOUT_MS = 6_000
+"""How long a killed worker keeps its partitions from the next one. Brokers accept no less by default."""
 IDLE_MS = 50
+IDLE_CHECK_S = 1.0
+LAST_COMMIT_S = 5.0
+WATCH_S = 1.0
+SUSPENDED_S = 5.0
 
-Records = Mapping[int, list[Any]]
+
+@dataclass(frozen=True)
+class PartitionBatch:
+    """What was read of one partition.
+
+    Attributes:
+        records: in offset order; none where only markers of transactions were passed.
+        through: offset up to which everything is read, markers included.
+    """
+
+    records: list[Any]
+    through: int
+
+
+Batch = Mapping[int, PartitionBatch]
+
+
+class PartitionStream(Protocol):
+    """What is done with the batches of a source."""
+
+    def assigned(self, points: Mapping[int, StartingPoint]) -> None:
+        """Go on from these points, with these partitions only."""
+
+    def fences(self) -> Mapping[int, int]:
+        """Last merged offset of each assigned partition, as this worker left it."""
+
+    def event_time(self, partition: int) -> int:
+        """Where the partition's event time stands; what is furthest behind is read first."""
+
+    async def process(self, source: AssignedSource, batch: Batch) -> None:
+        """Handle a batch. A moved fence makes the source seek again."""
+
+    async def commit(self, source: AssignedSource) -> None:
+        """Commit what is handled and not committed."""
 
 
 class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -43,8 +92,10 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
         bootstrap: str,
         client: Redis,
         keys: StateKeys,
-        assigned: Callable[[Mapping[int, StartingPoint]], None],
+        stream: PartitionStream,
         assignment: Component,
+        heartbeat: Heartbeat,
+        stall_timeout_s: float,
     ) -> None:
         """Args:
         name: "events" or "outcomes", as fences name it.
@@ -53,8 +104,10 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
         bootstrap: Kafka brokers.
         client: connection to the state, bytes undecoded.
         keys: names.
-        assigned: told where each partition goes on, with all partitions that are assigned.
+        stream: handles the batches.
         assignment: becomes ready with the first assignment.
+        heartbeat: beats whenever the loop comes round.
+        stall_timeout_s: longest time for one step, and without an answer from Kafka, in seconds.
         """
         self._name = name
         self._topic = topic
@@ -62,52 +115,108 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
         self._bootstrap = bootstrap
         self._client = client
         self._keys = keys
-        self._assigned = assigned
+        self._stream = stream
         self._assignment = assignment
+        self._heartbeat = heartbeat
+        self._stall_timeout_s = stall_timeout_s
         self._attached: asyncio.Future[AIOKafkaConsumer] = asyncio.get_running_loop().create_future()
         self._busy = asyncio.Lock()
         self._failure: BaseException | None = None
+        self._stopping = False
+        self._next: dict[int, int] = {}
+        """Next offset to be handled of each assigned partition."""
+        self._generation = 0
+        """Counts changes of the positions, so that what was read across one is told."""
+        self._checked_at = 0.0
+        self._came_round = time.monotonic()
+        self._heard: dict[int, tuple[object, float]] = {}
         self._log = get_logger(source=name)
-        self.points: dict[int, StartingPoint] = {}
 
     @asynccontextmanager
     async def consuming(self) -> AsyncIterator[None]:
         """Be a member of the group while the block runs."""
         async with kafka.consumer(
-            self._bootstrap, topics=[self._topic], group=self._group, listener=self, fetch_max_wait_ms=20
+            self._bootstrap,
+            topics=[self._topic],
+            group=self._group,
+            listener=self,
+            fetch_max_wait_ms=20,
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=SESSION_TIMEOUT_MS // 4,
+            # Where to read is decided here. A position that is not in the log (any more) is never skipped quietly.
+            offset_reset="none",
         ) as consumer:
             self._attached.set_result(consumer)
             yield
 
-    async def run(
-        self, process: Callable[[Records], Awaitable[None]], idle: Callable[[], Awaitable[None]], most: int
-    ) -> None:
-        """Read batches until cancelled.
+    def stop(self) -> None:
+        """Let `run` end after the batch that is under way."""
+        self._stopping = True
+
+    async def run(self, most: int) -> None:
+        """Read batches until stopped, then commit.
 
         Args:
-            process: handles a batch: records by partition, in offset order. A moved fence makes the source seek again.
-            idle: called when nothing came for a moment.
             most: largest batch, in records.
 
         Raises:
             StateUnusableError: state and topic do not belong together.
+            StalledError: a batch was not handled in time.
+            KafkaError: Kafka refuses to be read.
+            redis.RedisError: the state could not be reached.
         """
         consumer = await self._attached
-        while True:
-            found = await consumer.getmany(timeout_ms=IDLE_MS, max_records=most)
+        while not self._stopping:
+            generation = self._generation
+            found = await self._read(consumer, most)
+            self._heartbeat.beat()
+            self._came_round = time.monotonic()
             if self._failure is not None:
                 raise self._failure
-            async with self._busy:
-                batch = {at.partition: records for at, records in found.items() if at.partition in self.points}
+            async with self._busy, self._in_time():
                 try:
-                    if batch:
-                        await process(batch)
-                    elif not found:
-                        await idle()
+                    if found is None:
+                        await self._seek(consumer.assignment())
+                    elif generation != self._generation:
+                        # Read before or across a rebalance or a seek: it may begin anywhere.
+                        for partition, offset in self._next.items():
+                            consumer.seek(TopicPartition(self._topic, partition), offset)
+                    else:
+                        await self._handle(consumer, found)
                 except FenceMovedError as moved:
                     FENCES_MOVED.inc()
                     self._log.warning("fence moved, seeking again", reason=str(moved))
                     await self._seek(consumer.assignment())
+        async with self._busy, self._in_time():
+            await self._stream.commit(self)
+        self._heartbeat.suspend()
+
+    async def watch(self) -> None:
+        """Until the source makes no progress, which is raised.
+
+        Raises:
+            StalledError: the loop hangs, or Kafka has not answered for a partition that there is nothing left to
+                handle of.
+        """
+        consumer = await self._attached
+        now = time.monotonic()
+        while True:
+            await asyncio.sleep(WATCH_S)
+            before, now = now, time.monotonic()
+            if now - before > SUSPENDED_S:  # the process was stopped meanwhile, not Kafka
+                self._heard.clear()
+                self._came_round = now
+            if not self._stopping and now - self._came_round > self._stall_timeout_s:
+                raise StalledError(f"{self._name}: the loop has not come round for {self._stall_timeout_s:g} s")
+            for partition, offset in self._next.items():
+                polled = (offset, consumer.last_poll_timestamp(TopicPartition(self._topic, partition)))
+                known, at = self._heard.get(partition, (None, now))
+                if polled != known:
+                    self._heard[partition] = (polled, now)
+                elif now - at > self._stall_timeout_s:
+                    raise StalledError(
+                        f"{self._topic}/{partition}: Kafka has not answered for {self._stall_timeout_s:g} s"
+                    )
 
     async def commit(self, offsets: Mapping[int, tuple[int, str]]) -> bool:
         """Commit offsets with metadata; a rebalance that came first is no error: what follows is read again.
@@ -122,7 +231,7 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
         wanted = {
             TopicPartition(self._topic, partition): OffsetAndMetadata(offset, metadata)
             for partition, (offset, metadata) in offsets.items()
-            if partition in self.points
+            if partition in self._next
         }
         try:
             if wanted:
@@ -133,34 +242,93 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
         return True
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Let the batch that is under way finish, then forget the partitions."""
-        async with self._busy:
-            self.points = {}
-            self._assigned({})
+        """Let the batch that is under way finish, commit, then forget the partitions."""
         self._assignment.starting("rebalancing")
+        async with self._busy:
+            try:
+                if self._next:
+                    async with asyncio.timeout(LAST_COMMIT_S):
+                        await self._stream.commit(self)
+            except (KafkaError, TimeoutError) as error:  # it is evaluated and published again
+                self._log.warning("not committed before a rebalance", reason=str(error) or type(error).__name__)
+            finally:
+                self._generation += 1
+                self._next = {}
+                self._stream.assigned({})
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Seek each partition to where state and commit say."""
         async with self._busy:
             # The consumer swallows what a listener raises, so the loop raises it.
             try:
-                await self._seek(assigned)
+                async with self._in_time():
+                    await self._seek(assigned)
             except Exception as error:  # noqa: BLE001 (raised by the loop)
                 self._failure = error
 
+    async def _read(self, consumer: AIOKafkaConsumer, most: int) -> Mapping[TopicPartition, list[Any]] | None:
+        """A batch, from the partition whose event time is furthest behind first; None if a position is not there."""
+        found: dict[TopicPartition, list[Any]] = {}
+        try:
+            for partition in sorted(self._next, key=self._stream.event_time):
+                at = TopicPartition(self._topic, partition)
+                found |= await consumer.getmany(at, max_records=most)
+                most -= len(found.get(at, ()))
+                if not most:
+                    break
+            if not found:
+                found = await consumer.getmany(timeout_ms=IDLE_MS, max_records=most)
+        except OffsetOutOfRangeError as error:
+            self._log.warning("position is not in the log", reason=str(error))
+            return None
+        except NoOffsetForPartitionError:  # assigned a moment ago: the listener has not come to seeking yet
+            return {}
+        if found:
+            self._heard.clear()
+        return found
+
+    async def _handle(self, consumer: AIOKafkaConsumer, found: Mapping[TopicPartition, list[Any]]) -> None:
+        batch: dict[int, PartitionBatch] = {}
+        for partition, offset in self._next.items():
+            at = TopicPartition(self._topic, partition)
+            # Behind the last record there may be markers of transactions, which are passed without being delivered.
+            position = await consumer.position(at)
+            if position > offset:
+                batch[partition] = PartitionBatch(found.get(at, []), position - 1)
+        if batch:
+            await self._stream.process(self, batch)
+            self._next |= {partition: one.through + 1 for partition, one in batch.items()}
+            return
+        await self._stream.commit(self)
+        if time.monotonic() - self._checked_at > IDLE_CHECK_S:
+            await check_fences(self._client, self._keys, self._name, self._stream.fences())
+            self._checked_at = time.monotonic()
+
     async def _seek(self, assigned: Iterable[TopicPartition]) -> None:
         consumer = await self._attached
+        self._generation += 1
         partitions = {at.partition: at for at in assigned}
-        self.points = await starting_points(
-            self._client, self._keys, self._name, partitions, self._bootstrap, self._group
+        points = await starting_points(
+            self._client, self._keys, self._name, self._topic, list(partitions), self._bootstrap, self._group
         )
-        for partition, point in self.points.items():
+        for partition, point in points.items():
             consumer.seek(partitions[partition], point.offset)
-        self._assigned(self.points)
+        self._next = {partition: point.offset for partition, point in points.items()}
+        self._heard.clear()
+        self._stream.assigned(points)
         self._log.info(
             "partitions assigned",
-            partitions={
-                p: {"from": s.offset, "fence": s.fence, "committed": s.committed} for p, s in self.points.items()
-            },
+            partitions={p: {"from": s.offset, "fence": s.fence, "committed": s.committed} for p, s in points.items()},
         )
         self._assignment.ready()
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        limit = asyncio.timeout(self._stall_timeout_s)
+        try:
+            async with limit:
+                yield
+        except TimeoutError as error:
+            if limit.expired():
+                raise StalledError(f"{self._name}: not handled within {self._stall_timeout_s:g} s") from error
+            raise

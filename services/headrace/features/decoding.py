@@ -14,6 +14,8 @@ from headrace.platform.event_codec import CheckedEvent, check_event, is_json, pa
 from headrace.v1.event_pb2 import Event, Rejected, SourcePosition
 
 MAX_REJECTED_BYTES = 64 * 1024
+MAX_KEY_BYTES = 4 * 1024
+MAX_DETAIL_CHARACTERS = 1000
 CLOCK_TOLERANCE = DAY // 24
 
 
@@ -26,7 +28,7 @@ class Record(Protocol):
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes | None]]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def decode_partition(pipeline: Pipeline, records: Sequence[Record], guard: TimeG
     rejected: list[Rejected] = []
     for record in records:
         try:
+            _check_key(record.key)
             event = check_event(pipeline, parse(record.value, is_json(record.headers), Event()))
             guard = _check_time(pipeline, event, guard)
         except _TimeRefusedError as refused:
@@ -69,15 +72,15 @@ def decode_partition(pipeline: Pipeline, records: Sequence[Record], guard: TimeG
 
 
 def reject(record: Record, error: EventError) -> Rejected:
-    """What `rejected` keeps of a record that cannot be used."""
+    """What `rejected` keeps of a record that cannot be used: cut so that it fits into one."""
     value = record.value or b""
     return Rejected(
         source=SourcePosition(topic=record.topic, partition=record.partition, offset=record.offset),
-        key=record.key or b"",
+        key=(record.key or b"")[:MAX_KEY_BYTES],
         value=value[:MAX_REJECTED_BYTES],
         value_size_bytes=len(value),
         reason=error.reason,
-        detail=error.detail,
+        detail=error.detail[:MAX_DETAIL_CHARACTERS],
         service="features",
         rejected_time_us=time.time_ns() // 1000,
         json=is_json(record.headers),
@@ -88,6 +91,12 @@ class _TimeRefusedError(EventError):
     def __init__(self, reason: str, detail: str, guard: TimeGuard) -> None:
         super().__init__(reason, "event_time_us", detail)
         self.guard = guard
+
+
+def _check_key(key: bytes | None) -> None:
+    # The vector has the same key, and must fit where the event did.
+    if key is not None and len(key) > MAX_KEY_BYTES:
+        raise EventError("too_large", "", f"the key has {len(key)} bytes; at most {MAX_KEY_BYTES} fit")
 
 
 def _check_time(pipeline: Pipeline, event: CheckedEvent, guard: TimeGuard) -> TimeGuard:

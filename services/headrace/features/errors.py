@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from headrace.platform.errors import OperatorError
+
 
 class FenceMovedError(Exception):
     """A fence in Redis is not where this worker left it: another worker took over, or Redis lost its last writes.
@@ -14,5 +16,9 @@ class FenceMovedError(Exception):
         self.source = source
 
 
-class StateUnusableError(Exception):
+class StateUnusableError(OperatorError):
     """State and topic do not belong together, and going on would be wrong. The message names the repair command."""
+
+
+class StalledError(Exception):
+    """The worker makes no progress: it ends, and the next one starts from what is stored."""

@@ -10,14 +10,14 @@ import numpy as np
 from headrace.features.duplicates import find_duplicates
 from headrace.features.errors import FenceMovedError
 from headrace.features.metrics import DUPLICATE_EVENTS, MERGED_EVENTS, OVERTAKEN_BATCHES, REWRITTEN_LOGS
-from headrace.features.state_writer import StateWriter
+from headrace.features.state_writer import REWRITTEN, StateWriter
 from headrace.features.time_guard import TimeGuard
-from headrace.features.trimming import plan_rewrites
+from headrace.features.trimming import Rewrite, plan_rewrites
 from headrace.pipeline.events import EventColumns, FloatArray, hash_ids
 from headrace.pipeline.state import LABEL_RECORD, FeaturePlan, Records
 from headrace.pipeline.windows import feature_vectors
 from headrace.platform.event_codec import CheckedEvent, event_columns
-from headrace.platform.feature_state import EVENTS, EntityLogs, FeatureStateReader, StateSnapshot
+from headrace.platform.feature_state import EVENTS, FeatureStateReader, StateSnapshot
 
 NOTHING_MERGED = -1
 
@@ -127,7 +127,7 @@ class EventMerger:
             records.append(logs.plan.event_records(columns, hashes))
             states.append(logs.state(records[i][merging[i]], logs.slots[merging[i]]))
         values = feature_vectors(self.plan, columns, states)
-        lengths = await self._trim(snapshot)
+        lengths, rewritten = await self._trim(snapshot)
         overtaken = False
         first = 0
         for partition, events in batch:
@@ -135,7 +135,7 @@ class EventMerger:
             for start in chunks:
                 chunk = np.arange(start, min(start + self.chunk_events, first + len(events)))
                 overtaken |= await self._append(
-                    partition, rows, chunk[beyond[chunk]], snapshot, records, merging, lengths
+                    partition, rows, chunk[beyond[chunk]], snapshot, records, merging, lengths, rewritten
                 )
             first += len(events)
         MERGED_EVENTS.inc(int(beyond.sum()))
@@ -144,11 +144,32 @@ class EventMerger:
             # Another worker wrote to one of these keys between our read and our write: evaluate on what is there now.
             OVERTAKEN_BATCHES.inc()
             snapshot = await self._read(columns)
+            self._check_fences(batch, snapshot)
             values = feature_vectors(self.plan, columns, [logs.state() for logs in snapshot.entities])
         newest = max([snapshot.newest_us, *(row.produced_us for row in rows)])
         merged = snapshot.fences | {f"{EVENTS}/{p}": self.progress[p].fence for p, _ in batch}
         after = StateSnapshot(snapshot.entities, merged, newest, [])
         return EvaluatedBatch(values, after.positions(EVENTS), after.positions("outcomes"), newest)
+
+    async def advance(self, partition: int, through: int, guard: TimeGuard) -> None:
+        """Move the fence over records that add nothing to the state: rejected ones, markers of transactions.
+
+        Without it an idle partition whose last records were such ones would look, once they have left the topic, as if
+        something was missing.
+
+        Args:
+            partition: of `events`.
+            through: offset up to which everything is handled.
+            guard: the partition's guard there.
+
+        Raises:
+            FenceMovedError: the fence is not where this worker left it.
+        """
+        progress = self.progress[partition]
+        if through > progress.fence:
+            state = progress.encode(guard)
+            await self.writer.append(f"{EVENTS}/{partition}", progress.fence, through, state, 0, {})
+            progress.fence = through
 
     async def _read(self, columns: EventColumns) -> StateSnapshot:
         return await self.reader.read(columns, [("HGETALL", self.reader.keys.sources)])
@@ -169,6 +190,7 @@ class EventMerger:
         records: Sequence[Records],
         merging: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
         lengths: Sequence[list[int]],
+        rewritten: int,
     ) -> bool:
         """Append one chunk of one partition; returns whether another writer came between."""
         if not len(chunk):
@@ -186,28 +208,35 @@ class EventMerger:
         progress, last = self.progress[partition], rows[int(chunk[-1])]
         newest = max(rows[row].produced_us for row in chunk.tolist())
         state = progress.encode(last.guard)
-        found = await self.writer.append(f"{EVENTS}/{partition}", progress.fence, last.offset, state, newest, deltas)
+        appended = await self.writer.append(f"{EVENTS}/{partition}", progress.fence, last.offset, state, newest, deltas)
         progress.fence = last.offset
-        return found != list(expected.values())
+        # A length alone is ambiguous: a log may have been trimmed and have grown again.
+        return appended.lengths != list(expected.values()) or appended.rewritten != rewritten
 
-    async def _trim(self, snapshot: StateSnapshot) -> list[list[int]]:
-        """Rewrite logs with many expired records; returns the length of every event log after it, by entity, slot."""
+    async def _trim(self, snapshot: StateSnapshot) -> tuple[list[list[int]], int]:
+        """Rewrite logs with many expired records.
+
+        Returns:
+            Length of every event log after it, by entity and slot; and how many logs were ever rewritten.
+        """
         sources = {name.decode(): value.decode() for name, value in snapshot.replies[0].items()}
         committed = [decode_source(text)[1] for name, text in sources.items() if name.startswith(EVENTS)]
         lengths = [[len(log) for log in logs.events] for logs in snapshot.entities]
+        rewritten = int(sources.get(REWRITTEN, 0))
         if not committed or not min(committed):
-            return lengths
+            return lengths, rewritten
         for i, logs in enumerate(snapshot.entities):
             horizon = min(committed) - logs.plan.retention
+            keys = self.reader.keys
             rewrites = plan_rewrites(logs.plan, logs.plan.event_record, logs.events, horizon)
-            names = [self.reader.keys.event_log(logs.plan.entity) + text for text in logs.ids]
-            REWRITTEN_LOGS.inc(await self.writer.rewrite(names, rewrites))
+            rewritten += await self._rewrite([keys.event_log(logs.plan.entity) + text for text in logs.ids], rewrites)
             for rewrite in rewrites:
                 lengths[i][rewrite.slot] = len(rewrite.content)
-            await self._trim_labels(logs, horizon)
-        return lengths
+            of_labels = plan_rewrites(logs.plan, LABEL_RECORD, logs.labels, horizon)
+            rewritten += await self._rewrite([keys.label_log(logs.plan.entity) + text for text in logs.ids], of_labels)
+        return lengths, rewritten
 
-    async def _trim_labels(self, logs: EntityLogs, horizon: int) -> None:
-        rewrites = plan_rewrites(logs.plan, LABEL_RECORD, logs.labels, horizon)
-        names = [self.reader.keys.label_log(logs.plan.entity) + text for text in logs.ids]
-        REWRITTEN_LOGS.inc(await self.writer.rewrite(names, rewrites))
+    async def _rewrite(self, names: Sequence[str], rewrites: Sequence[Rewrite]) -> int:
+        done = await self.writer.rewrite(names, rewrites)
+        REWRITTEN_LOGS.inc(done)
+        return done

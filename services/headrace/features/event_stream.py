@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace.features.assigned_source import AssignedSource, Records
+from headrace.features.assigned_source import AssignedSource, Batch
 from headrace.features.decoding import decode_partition
 from headrace.features.event_merging import AcceptedEvent, EvaluatedBatch, EventMerger, PartitionProgress
-from headrace.features.metrics import EMITTED_VECTORS, EVENT_TIME, REDELIVERED_EVENTS, REJECTED_EVENTS
+from headrace.features.metrics import EVENT_TIME, REDELIVERED_EVENTS
+from headrace.features.publishing import Publisher
 from headrace.features.source_positions import StartingPoint
 from headrace.features.time_guard import TimeGuard
 from headrace.platform.event_codec import entity_ids
-from headrace.platform.kafka import translate
 from headrace.v1.event_pb2 import Rejected, SourcePosition
 from headrace.v1.vector_pb2 import FeatureVector
 
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaProducer
-
     from headrace.platform.topics import Topics
 
 
@@ -35,27 +32,18 @@ class _Partition:
 class EventStream:
     """Handles the batches of `events`: decode, merge, evaluate, publish, commit, in this order."""
 
-    def __init__(
-        self,
-        merger: EventMerger,
-        producer: AIOKafkaProducer,
-        topics: Topics,
-        commit_interval_s: float,
-        timeout_s: float,
-    ) -> None:
+    def __init__(self, merger: EventMerger, publisher: Publisher, topics: Topics, commit_interval_s: float) -> None:
         """Args:
         merger: the state.
-        producer: idempotent; publishes vectors and rejected records.
+        publisher: publishes vectors and rejected records.
         topics: names.
         commit_interval_s: longest time between commits while events flow, in seconds.
-        timeout_s: longest time that a batch may take, in seconds.
         """
         self._merger = merger
         self._pipeline = merger.plan.pipeline
-        self._producer = producer
+        self._publisher = publisher
         self._topics = topics
         self._commit_interval_s = commit_interval_s
-        self._timeout_s = timeout_s
         self._partitions: dict[int, _Partition] = {}
         self._committed_at = time.monotonic()
 
@@ -64,38 +52,45 @@ class EventStream:
         self._partitions = {p: _Partition(s.guard, s.committed, s.offset) for p, s in points.items()}
         self._merger.progress = {p: PartitionProgress(s.fence, s.committed_highest) for p, s in points.items()}
 
-    async def process(self, source: AssignedSource, records: Records) -> None:
+    def fences(self) -> Mapping[int, int]:
+        """Last merged offset of each assigned partition, as this worker left it."""
+        return {partition: progress.fence for partition, progress in self._merger.progress.items()}
+
+    def event_time(self, partition: int) -> int:
+        """Highest event time accepted of a partition, in microseconds."""
+        return self._partitions[partition].guard.highest
+
+    async def process(self, source: AssignedSource, batch: Batch) -> None:
         """Handle a batch.
 
         Raises:
             FenceMovedError: a fence is not where this worker left it.
-            KafkaFault: the results were not published in time.
-            TimeoutError: the state did not answer in time.
+            KafkaFault: the results were not published.
+            redis.RedisError: the state could not be reached.
         """
-        async with asyncio.timeout(self._timeout_s):
-            accepted: list[tuple[int, list[AcceptedEvent]]] = []
-            rejected: list[Rejected] = []
-            guards: dict[int, TimeGuard] = {}
-            # The partition that is furthest behind goes first.
-            for partition in sorted(records, key=lambda p: self._partitions[p].guard.highest):
-                known = self._partitions[partition]
-                decoded = decode_partition(self._pipeline, records[partition], known.guard)
-                guards[partition] = decoded.guard
-                if decoded.accepted:
-                    accepted.append((partition, decoded.accepted))
-                rejected += [r for r in decoded.rejected if r.source.offset >= known.committed]
-            vectors: list[tuple[int, AcceptedEvent, FeatureVector]] = []
-            if accepted:
-                self._count_redelivered(accepted)
-                evaluated = await self._merger.merge(accepted)
-                vectors = self._vectors(accepted, evaluated)
-            await self._publish(vectors, rejected)
-            for partition, guard in guards.items():
-                self._partitions[partition].guard = guard
-                self._partitions[partition].next_offset = records[partition][-1].offset + 1
-                EVENT_TIME.labels(partition).set(guard.highest / 1e6)
-            if time.monotonic() - self._committed_at >= self._commit_interval_s:
-                await self.commit(source)
+        accepted: list[tuple[int, list[AcceptedEvent]]] = []
+        rejected: list[Rejected] = []
+        guards: dict[int, TimeGuard] = {}
+        for partition in sorted(batch, key=self.event_time):
+            known = self._partitions[partition]
+            decoded = decode_partition(self._pipeline, batch[partition].records, known.guard)
+            guards[partition] = decoded.guard
+            if decoded.accepted:
+                accepted.append((partition, decoded.accepted))
+            rejected += [r for r in decoded.rejected if r.source.offset >= known.committed]
+        vectors: list[tuple[bytes | None, FeatureVector]] = []
+        if accepted:
+            self._count_redelivered(accepted)
+            vectors = self._vectors(accepted, await self._merger.merge(accepted))
+        for partition, guard in guards.items():
+            await self._merger.advance(partition, batch[partition].through, guard)
+        await self._publisher.publish(vectors, rejected)
+        for partition, guard in guards.items():
+            self._partitions[partition].guard = guard
+            self._partitions[partition].next_offset = batch[partition].through + 1
+            EVENT_TIME.labels(partition).set(guard.highest / 1e6)
+        if time.monotonic() - self._committed_at >= self._commit_interval_s:
+            await self.commit(source)
 
     async def commit(self, source: AssignedSource) -> None:
         """Commit what is published."""
@@ -113,7 +108,7 @@ class EventStream:
 
     def _vectors(
         self, accepted: Sequence[tuple[int, Sequence[AcceptedEvent]]], evaluated: EvaluatedBatch
-    ) -> list[tuple[int, AcceptedEvent, FeatureVector]]:
+    ) -> list[tuple[bytes | None, FeatureVector]]:
         """Vectors to publish: of events that are not published yet, and that nobody has answered."""
         rows = iter(evaluated.values.tolist())
         vectors = []
@@ -135,29 +130,5 @@ class EventStream:
                     features_time_us=evaluated.newest_us,
                     produced_time_us=accepted_event.produced_us,
                 )
-                vectors.append((partition, accepted_event, vector))
+                vectors.append((accepted_event.key, vector))
         return vectors
-
-    async def _publish(
-        self, vectors: Sequence[tuple[int, AcceptedEvent, FeatureVector]], rejected: Sequence[Rejected]
-    ) -> None:
-        if not vectors and not rejected:
-            return
-        try:
-            sent = [
-                await self._producer.send(
-                    self._topics.vectors, vector.SerializeToString(), key=event.key, partition=partition
-                )
-                for partition, event, vector in vectors
-            ]
-            for record in rejected:
-                REJECTED_EVENTS.labels(record.reason).inc()
-                sent.append(
-                    await self._producer.send(
-                        self._topics.rejected, record.SerializeToString(), key=record.key or None, partition=0
-                    )
-                )
-            await asyncio.gather(*sent)
-        except Exception as error:
-            raise translate(error, "vectors were not published") from error
-        EMITTED_VECTORS.inc(len(vectors))

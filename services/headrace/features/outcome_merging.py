@@ -32,25 +32,27 @@ class OutcomeMerger:
     writer: StateWriter
     fences: dict[int, int] = field(default_factory=dict)
 
-    async def merge(self, partition: int, outcomes: Sequence[tuple[int, int, Outcome]]) -> None:
-        """Merge what lies beyond the fence.
+    async def merge(self, partition: int, outcomes: Sequence[tuple[int, int, Outcome]], through: int) -> None:
+        """Merge what lies beyond the fence, and move the fence.
 
         Args:
             partition: of `outcomes`.
             outcomes: offset, Kafka timestamp in microseconds and content, in offset order.
+            through: offset up to which everything is read: behind the last outcome there may be markers of
+                transactions.
 
         Raises:
             FenceMovedError: the fence is not where this worker left it; nothing was written.
             redis.RedisError: the state could not be reached.
         """
         fence = self.fences.get(partition, NOTHING_MERGED)
-        new = [record for record in outcomes if record[0] > fence]
-        if not new:
+        if through <= fence:
             return
-        last, newest = new[-1][0], max(record[1] for record in new)
+        new = [record for record in outcomes if record[0] > fence]
+        newest = max((record[1] for record in new), default=0)
         deltas = self._deltas([outcome for _, _, outcome in new])
-        await self.writer.append(f"{OUTCOMES}/{partition}", fence, last, "", newest, deltas)
-        self.fences[partition] = last
+        await self.writer.append(f"{OUTCOMES}/{partition}", fence, through, "", newest, deltas)
+        self.fences[partition] = through
         MERGED_OUTCOMES.inc(len(new))
 
     def _deltas(self, outcomes: Sequence[Outcome]) -> dict[str, bytes]:

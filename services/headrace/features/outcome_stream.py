@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
-from headrace.features.assigned_source import AssignedSource, Records
+from headrace.features.assigned_source import AssignedSource, Batch
 from headrace.features.event_merging import NOTHING_MERGED
+from headrace.features.outcome_decoding import decode_outcomes
 from headrace.features.outcome_merging import OutcomeMerger
+from headrace.features.publishing import Publisher
 from headrace.features.source_positions import StartingPoint
-from headrace.v1.prediction_pb2 import Outcome
 
 
 class OutcomeStream:
     """Handles the batches of `outcomes`, which are read committed only."""
 
-    def __init__(self, merger: OutcomeMerger, timeout_s: float) -> None:
+    def __init__(self, merger: OutcomeMerger, publisher: Publisher) -> None:
         """Args:
         merger: the state.
-        timeout_s: longest time that a batch may take, in seconds.
+        publisher: publishes rejected records.
         """
         self._merger = merger
-        self._timeout_s = timeout_s
+        self._publisher = publisher
+        self._committed: dict[int, int] = {}
 
     def assigned(self, points: Mapping[int, StartingPoint]) -> None:
         """Go on from these points, with these partitions only."""
-        self._merger.fences = {p: s.fence for p, s in points.items() if s.fence != NOTHING_MERGED}
+        self._merger.fences = {p: s.fence for p, s in points.items()}
+        self._committed = {p: s.committed for p, s in points.items()}
 
-    async def process(self, source: AssignedSource, records: Records) -> None:
+    def fences(self) -> Mapping[int, int]:
+        """Last merged offset of each assigned partition, as this worker left it."""
+        return self._merger.fences
+
+    def event_time(self, partition: int) -> int:
+        """No partition goes before others: labels are found by their own times."""
+        return 0
+
+    async def process(self, source: AssignedSource, batch: Batch) -> None:
         """Handle a batch. It is committed at once: merged and committed is what others wait for.
 
         Raises:
             FenceMovedError: a fence is not where this worker left it.
-            TimeoutError: the state did not answer in time.
+            KafkaFault: what was set aside was not published.
+            redis.RedisError: the state could not be reached.
         """
-        async with asyncio.timeout(self._timeout_s):
-            for partition, batch in records.items():
-                outcomes = [(r.offset, r.timestamp * 1000, Outcome.FromString(r.value)) for r in batch]
-                await self._merger.merge(partition, outcomes)
-            await source.commit({partition: (batch[-1].offset + 1, "") for partition, batch in records.items()})
+        for partition, one in batch.items():
+            outcomes, rejected = decode_outcomes(self._merger.plan.pipeline, one.records)
+            await self._merger.merge(partition, outcomes, one.through)
+            committed = self._committed.get(partition, NOTHING_MERGED)
+            await self._publisher.publish([], [record for record in rejected if record.source.offset >= committed])
+        await source.commit({partition: (one.through + 1, "") for partition, one in batch.items()})
+
+    async def commit(self, source: AssignedSource) -> None:
+        """Nothing is left to commit between batches."""

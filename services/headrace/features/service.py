@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
 import faust
 
 from headrace.features.app import build_app
-from headrace.features.assigned_source import AssignedSource
+from headrace.features.assigned_source import AssignedSource, PartitionStream
 from headrace.features.event_merging import EventMerger
 from headrace.features.event_stream import EventStream
 from headrace.features.outcome_merging import OutcomeMerger
 from headrace.features.outcome_stream import OutcomeStream
+from headrace.features.publishing import Publisher
 from headrace.features.settings import FeaturesSettings
 from headrace.features.state_writer import StateWriter
 from headrace.pipeline.state import compile_plan
-from headrace.pipeline.time_units import SECOND
+from headrace.pipeline.time_units import DAY, SECOND
 from headrace.platform import kafka
 from headrace.platform.feature_state import EVENTS, OUTCOMES, FeatureStateReader
 from headrace.platform.health import Health
@@ -26,9 +26,6 @@ from headrace.platform.lifecycle import Deadline
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.redis import connect, require_safe
 from headrace.platform.topics import Topics, check_topics, deployed_name
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 
 class FeaturesService:
@@ -39,7 +36,8 @@ class FeaturesService:
         self._health = health
         self._stack = AsyncExitStack()
         self._app: faust.App | None = None
-        self._failed: asyncio.Future[None] | None = None
+        self._sources: dict[str, AssignedSource] = {}
+        self._ended: dict[str, asyncio.Future[None]] = {}
         self._health.component("events")
         self._health.component("outcomes")
 
@@ -55,72 +53,97 @@ class FeaturesService:
         await require_safe(client)
         reader = FeatureStateReader(client, plan, deployed)
         # A backstop, in wall-clock time: idle keys normally leave by the watermark.
-        time_to_live_s = 2 * max(entity.retention for entity in plan.entities) // SECOND
+        time_to_live_s = 2 * max((entity.retention for entity in plan.entities), default=DAY) // SECOND
         writer = StateWriter(client, reader.keys, time_to_live_s)
         producer = await self._stack.enter_async_context(kafka.producer(settings.kafka_bootstrap, linger_ms=1))
 
-        events = EventStream(
-            EventMerger(plan, reader, writer, settings.chunk_events),
-            producer,
-            topics,
-            settings.commit_interval_s,
-            settings.stall_timeout_s,
-        )
-        outcomes = OutcomeStream(OutcomeMerger(plan, reader.keys, writer), settings.stall_timeout_s)
-
-        def source(name: str, topic: str, group: str, stream: EventStream | OutcomeStream) -> AssignedSource:
-            return AssignedSource(
+        publisher = Publisher(producer, topics)
+        streams: dict[str, tuple[str, str, PartitionStream]] = {
+            EVENTS: (
+                topics.events,
+                "features",
+                EventStream(
+                    EventMerger(plan, reader, writer, settings.chunk_events),
+                    publisher,
+                    topics,
+                    settings.commit_interval_s,
+                ),
+            ),
+            OUTCOMES: (
+                topics.outcomes,
+                "features-outcomes",
+                OutcomeStream(OutcomeMerger(plan, reader.keys, writer), publisher),
+            ),
+        }
+        for name, (topic, group, stream) in streams.items():
+            source = AssignedSource(
                 name,
                 topic,
                 topics.group(group),
                 settings.kafka_bootstrap,
                 client,
                 reader.keys,
-                stream.assigned,
+                stream,
                 self._health.component(name),
+                self._health.heartbeat(name, 2 * settings.stall_timeout_s),
+                settings.stall_timeout_s,
             )
-
-        event_source = source(EVENTS, topics.events, "features", events)
-        outcome_source = source(OUTCOMES, topics.outcomes, "features-outcomes", outcomes)
-        for one in (event_source, outcome_source):
-            await self._stack.enter_async_context(one.consuming())
-        self._failed = asyncio.get_running_loop().create_future()
-        loops = {
-            "EventLoop": partial(
-                event_source.run,
-                partial(events.process, event_source),
-                partial(events.commit, event_source),
-                settings.batch_events,
-            ),
-            "OutcomeLoop": partial(
-                outcome_source.run, partial(outcomes.process, outcome_source), _nothing, settings.batch_events
-            ),
-        }
+            self._sources[name] = source
+            await self._stack.enter_async_context(source.consuming())
+        self._ended = {name: asyncio.get_running_loop().create_future() for name in self._sources}
+        directory = settings.state_dir / "faust"
+        directory.mkdir(parents=True, exist_ok=True)
         self._app = build_app(
-            settings.kafka_bootstrap, topics, {name: partial(self._report, loop) for name, loop in loops.items()}
+            settings.kafka_bootstrap,
+            topics,
+            directory,
+            {f"{name} loop": partial(self._read, name) for name in self._sources},
         )
         await self._app.start()
 
     async def run(self) -> None:
-        """Until a loop fails; its failure is raised."""
-        assert self._failed is not None
-        await self._failed
+        """Until a part fails, which is raised, or until both sources have been stopped."""
+        tasks = [asyncio.create_task(source.watch()) for source in self._sources.values()]
+        tasks += [asyncio.create_task(self._watch_app()), asyncio.create_task(self._all_ended())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def drain(self, deadline: Deadline) -> None:
+        """Finish and commit the batches that are under way."""
+        for source in self._sources.values():
+            source.stop()
+        await asyncio.wait(self._ended.values(), timeout=deadline.remaining() / 2)
 
     async def stop(self, deadline: Deadline) -> None:
-        """Stop the loops after the batch that is under way, then disconnect. What is not committed is read again."""
+        """Disconnect. What is not committed is read again."""
         if self._app is not None:
-            await self._app.stop()
+            with suppress(TimeoutError):  # the process ends anyhow
+                async with asyncio.timeout(deadline.remaining() / 2):
+                    await self._app.stop()
         await self._stack.aclose()
 
-    async def _report(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """Run a loop and hand its failure to `run`: an app whose service died must not live on."""
-        assert self._failed is not None
+    async def _read(self, name: str) -> None:
+        """Read a source, as a service of the app, and tell `run` how it ended."""
+        ended = self._ended[name]
         try:
-            await loop()
+            await self._sources[name].run(self._settings.batch_events)
         except Exception as error:  # noqa: BLE001 (raised by run)
-            if not self._failed.done():
-                self._failed.set_exception(error)
+            if not ended.done():
+                ended.set_exception(error)
+        else:
+            if not ended.done():
+                ended.set_result(None)
 
+    async def _all_ended(self) -> None:
+        await asyncio.gather(*self._ended.values())
 
-async def _nothing() -> None:
-    """There is nothing to do while idle."""
+    async def _watch_app(self) -> None:
+        assert self._app is not None
+        await self._app.wait_until_stopped()
+        raise RuntimeError("the Faust app has stopped") from self._app.crash_reason

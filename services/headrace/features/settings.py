@@ -17,14 +17,14 @@ class FeaturesSettings(Settings):
     ops_port: int = Field(default=19101, ge=0, le=65535)
     """Port to serve /livez, /readyz and /metrics on; 0 takes a free one."""
 
-    batch_events: int = Field(default=500, ge=1, le=5000)
+    batch_events: int = Field(default=500, ge=1, le=1000)
     """Most events that are read, merged and evaluated together."""
 
-    chunk_events: int = Field(default=100, ge=1, le=5000)
+    chunk_events: int = Field(default=100, ge=1, le=1000)
     """Events per Redis script. Small ones let other readers in between; large ones cost less."""
 
     commit_interval_s: float = Field(default=0.2, gt=0, le=30)
     """Longest time between commits while events flow, in seconds: what is evaluated again after a crash."""
 
     stall_timeout_s: float = Field(default=40.0, gt=5, le=3600)
-    """A step (a read, a merge, a publication) that takes longer than this ends the process, in seconds."""
+    """A batch that is not handled in this time, or Kafka not answering for it, ends the process, in seconds."""

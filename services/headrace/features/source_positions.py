@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headrace.features.errors import StateUnusableError
+from headrace.features.errors import FenceMovedError, StateUnusableError
 from headrace.features.event_merging import NOTHING_MERGED, decode_source
 from headrace.features.time_guard import TimeGuard
-from headrace.platform.feature_state import StateKeys
+from headrace.platform.feature_state import EVENTS, StateKeys
 from headrace.platform.kafka import KafkaAdmin, TopicPartition
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+KAFKA_TIMEOUT_S = 30.0
 REPAIR = "`headrace features reset` clears the state, and the worker rebuilds it from what the topics hold"
 
 
@@ -75,14 +76,15 @@ def starting_point(
 
 
 async def starting_points(
-    client: Redis, keys: StateKeys, source: str, partitions: Mapping[int, TopicPartition], bootstrap: str, group: str
+    client: Redis, keys: StateKeys, source: str, topic: str, partitions: Sequence[int], bootstrap: str, group: str
 ) -> dict[int, StartingPoint]:
-    """Starting points of several partitions of one topic.
+    """Starting points of partitions of a topic.
 
     Args:
         client: connection, bytes undecoded.
         keys: names.
         source: "events" or "outcomes".
+        topic: full topic name.
         partitions: the partitions.
         bootstrap: Kafka brokers.
         group: consumer group.
@@ -92,28 +94,61 @@ async def starting_points(
         KafkaFault: Kafka did not answer.
         redis.RedisError: Redis did not answer.
     """
-    if not partitions:
-        return {}
-    topic = next(iter(partitions.values())).topic
     names = [f"{source}/{partition}" for partition in partitions]
-    fences: dict[int, Any] = dict(zip(partitions, await client.hmget(keys.fences, names), strict=True))
-    stored: dict[int, Any] = dict(zip(partitions, await client.hmget(keys.sources, names), strict=True))
-    async with KafkaAdmin(bootstrap, timeout_s=30) as admin:
+    async with KafkaAdmin(bootstrap, timeout_s=KAFKA_TIMEOUT_S) as admin:
+        await _check_identity(client, keys, source, topic, str((await admin.topic_ids([topic]))[topic]))
         committed = await admin.committed(group)
-        ends = await admin.end_offsets([topic], read_committed=False)
+        fences, stored = await _read_sources(client, keys, names)
+        # The ends last: another worker may go on merging until it hears that it has lost its partitions.
         begins = await admin.begin_offsets([topic])
-        identity = str((await admin.topic_ids([topic]))[topic])
-    await _check_identity(client, keys, source, topic, identity)
+        ends = await admin.end_offsets([topic], read_committed=False)
+    if source == EVENTS:
+        # Nothing may be trimmed before each partition that has events has said how far it is.
+        for at in sorted(at for at, end in ends.items() if end > begins[at]):
+            await client.hsetnx(keys.sources, f"{source}/{at.partition}", "")
     return {
         partition: starting_point(
             f"{topic}/{partition}",
-            None if fences[partition] is None else int(fences[partition]),
-            (stored[partition] or b"").decode(),
-            committed.get(at),
-            (begins[at], ends[at]),
+            fence,
+            guard,
+            committed.get(TopicPartition(topic, partition)),
+            (begins[TopicPartition(topic, partition)], ends[TopicPartition(topic, partition)]),
         )
-        for partition, at in partitions.items()
+        for partition, fence, guard in zip(partitions, fences, stored, strict=True)
     }
+
+
+async def check_fences(client: Redis, keys: StateKeys, source: str, expected: Mapping[int, int]) -> None:
+    """Check that fences are where this worker left them.
+
+    Args:
+        client: connection, bytes undecoded.
+        keys: names.
+        source: "events" or "outcomes".
+        expected: last merged offset of each partition.
+
+    Raises:
+        FenceMovedError: one is not.
+    """
+    if not expected:
+        return
+    names = [f"{source}/{partition}" for partition in expected]
+    found: list[Any] = await client.hmget(keys.fences, names)
+    for name, mine, fence in zip(names, expected.values(), found, strict=True):
+        at = NOTHING_MERGED if fence is None else int(fence)
+        if at != mine:
+            raise FenceMovedError(name, mine, str(at))
+
+
+async def _read_sources(client: Redis, keys: StateKeys, names: Sequence[str]) -> tuple[list[int | None], list[str]]:
+    """Fences and what is stored beside them, of one moment."""
+    if not names:
+        return [], []
+    async with client.pipeline(transaction=True) as pipe:
+        pipe.hmget(keys.fences, names)
+        pipe.hmget(keys.sources, names)
+        fences, stored = await pipe.execute()
+    return [None if fence is None else int(fence) for fence in fences], [(text or b"").decode() for text in stored]
 
 
 async def _check_identity(client: Redis, keys: StateKeys, source: str, topic: str, identity: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 # KEYS: fences, sources, newest, then logs. ARGV: source partition, expected fence, new fence, what belongs to the
-# source, production time, time to live in seconds, then one delta per log. Nothing is read but the fence, so writers
-# of other partitions are never in conflict.
+# source, production time, time to live in seconds, then one delta per log. Nothing that is read but the fence decides
+# anything, so writers of other partitions are never in conflict.
 APPEND = """
 local fence = redis.call('HGET', KEYS[1], ARGV[1]) or '-1'
 if fence ~= ARGV[2] then return redis.error_reply('FENCED ' .. fence) end
@@ -28,21 +28,37 @@ end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[4])
 if tonumber(ARGV[5]) > tonumber(redis.call('GET', KEYS[3]) or '0') then redis.call('SET', KEYS[3], ARGV[5]) end
+table.insert(lengths, tonumber(redis.call('HGET', KEYS[2], 'rewritten') or '0'))
 return lengths
 """
 
-# KEYS: logs. ARGV: time to live in seconds, then for each log its expected length, expected first record, new content.
+# KEYS: sources, then logs. ARGV: time to live in seconds, then for each log its expected length, expected first record,
+# new content.
 REWRITE = """
 local done = 0
-for i, key in ipairs(KEYS) do
-  local first = ARGV[3 * i]
-  if redis.call('STRLEN', key) == tonumber(ARGV[3 * i - 1]) and redis.call('GETRANGE', key, 0, #first - 1) == first then
-    redis.call('SET', key, ARGV[3 * i + 1], 'EX', ARGV[1])
+for i = 2, #KEYS do
+  local key, at = KEYS[i], 3 * i - 4
+  local first = ARGV[at + 1]
+  if redis.call('STRLEN', key) == tonumber(ARGV[at]) and redis.call('GETRANGE', key, 0, #first - 1) == first then
+    redis.call('SET', key, ARGV[at + 2], 'EX', ARGV[1])
     done = done + 1
   end
 end
+if done > 0 then redis.call('HINCRBY', KEYS[1], 'rewritten', done) end
 return done
 """
+
+REWRITTEN = "rewritten"
+"""Field of the sources hash: how many logs were ever rewritten."""
+
+
+class Appended(NamedTuple):
+    """What an append found."""
+
+    lengths: list[int]
+    """New lengths of the logs in bytes, in order."""
+    rewritten: int
+    """How many logs were ever rewritten."""
 
 
 class StateWriter:
@@ -61,7 +77,7 @@ class StateWriter:
 
     async def append(
         self, source: str, fence: int, new_fence: int, state: str, newest_us: int, deltas: Mapping[str, bytes]
-    ) -> list[int]:
+    ) -> Appended:
         """Append to logs and move the fence of a source partition, all or nothing.
 
         Args:
@@ -71,9 +87,6 @@ class StateWriter:
             state: what belongs to the source after that record.
             newest_us: production time of the newest of the records, in microseconds.
             deltas: what to append, by log name.
-
-        Returns:
-            New lengths of the logs in bytes, in order.
 
         Raises:
             FenceMovedError: the fence is not where this worker left it; nothing was written.
@@ -86,7 +99,7 @@ class StateWriter:
             if "FENCED" in str(error):
                 raise FenceMovedError(source, fence, str(error).rpartition(" ")[2]) from error
             raise
-        return lengths
+        return Appended(lengths[:-1], lengths[-1])
 
     async def rewrite(self, names: Sequence[str], rewrites: Sequence[Rewrite]) -> int:
         """Replace logs that nobody has changed meanwhile; returns how many were.
@@ -100,7 +113,8 @@ class StateWriter:
         arguments: list[Any] = [self._time_to_live_s]
         for rewrite in rewrites:
             arguments += [rewrite.length, rewrite.first, rewrite.content]
-        done: int = await self._run(REWRITE, [names[rewrite.slot] for rewrite in rewrites], arguments)
+        logs = [names[rewrite.slot] for rewrite in rewrites]
+        done: int = await self._run(REWRITE, [self._keys.sources, *logs], arguments)
         return done
 
     async def _run(self, script: str, names: Sequence[str], arguments: Sequence[Any]) -> Any:

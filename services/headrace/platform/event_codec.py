@@ -41,9 +41,12 @@ class CheckedEvent:
     answered: bool
 
 
-def is_json(headers: Iterable[tuple[str, bytes]]) -> bool:
+def is_json(headers: Iterable[tuple[str, bytes | None]]) -> bool:
     """Whether a record's headers say that its value is JSON."""
-    return any(name.lower() == CONTENT_TYPE and value.split(b";")[0].strip() == JSON for name, value in headers)
+    return any(
+        name.lower() == CONTENT_TYPE and (value or b"").split(b";")[0].strip().lower() == JSON
+        for name, value in headers
+    )
 
 
 def parse(value: bytes | None, json: bool, message: M) -> M:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from redis.asyncio import Redis
 from headrace.features.errors import FenceMovedError
 from headrace.features.event_merging import AcceptedEvent, EvaluatedBatch, EventMerger, PartitionProgress, decode_source
 from headrace.features.outcome_merging import OutcomeMerger
-from headrace.features.state_writer import StateWriter
+from headrace.features.state_writer import Appended, StateWriter
 from headrace.features.time_guard import TimeGuard
 from headrace.pipeline import DAY, HOUR, EventColumns
 from headrace.pipeline.recompute import EventHistory, LabelHistory, Positions, recompute
@@ -131,8 +132,8 @@ async def test_vectors_equal_the_recomputation(client: Redis, namespace: str, se
         due = [i for i in replay.frauds.tolist() if i not in learned and replay.events[i].time_us + 7 * DAY < now]
         if due:
             records = [(len(learned) + at, now, outcome(replay.events[i])) for at, i in enumerate(due)]
-            await labels.merge(0, records)
-            await labels.merge(0, records)
+            await labels.merge(0, records, records[-1][0])
+            await labels.merge(0, records, records[-1][0])
             learned += due
     served, expected = replay.recomputed(learned)
     np.testing.assert_array_equal(served, expected)
@@ -140,7 +141,7 @@ async def test_vectors_equal_the_recomputation(client: Redis, namespace: str, se
 
 async def stored_progress(client: Redis, worker: EventMerger, partition: int) -> PartitionProgress:
     fence = await client.hget(worker.reader.keys.fences, f"events/{partition}")
-    source = await client.hget(worker.reader.keys.sources, f"events/{partition}")
+    source: Any = await client.hget(worker.reader.keys.sources, f"events/{partition}")
     return PartitionProgress(int(fence or -1), decode_source((source or b"").decode())[1])
 
 
@@ -152,7 +153,7 @@ async def test_a_worker_that_was_overtaken_evaluates_again(client: Redis, namesp
     ours = CheckedEvent("ours", START + 8 * DAY, ["c0", "t"], [100.0], False)
     append, done = first.writer.append, False
 
-    async def overtaken(*arguments: object) -> list[int]:
+    async def overtaken(*arguments: object) -> Appended:
         nonlocal done
         if not done:
             done = True
