@@ -53,7 +53,9 @@ class Bins:
         else:
             heavy = counts * bins >= len(finite)
             own, rest = unique[heavy], np.repeat(unique[~heavy], counts[~heavy])
-        edges = [own, np.nextafter(own, -np.inf)]
+        # Nothing finite lies below the least number, so that has no edge under it.
+        lowest = np.finfo(np.float64).min
+        edges = [own, np.nextafter(own[own > lowest], -np.inf)]
         if len(rest):
             parts = max(1, round(bins * len(rest) / len(finite)))
             edges.append(rest[np.arange(1, parts) * len(rest) // parts])

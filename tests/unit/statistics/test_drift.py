@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -43,6 +45,7 @@ def test_values_that_are_not_finite_share_the_last_bin() -> None:
     assert counts_of([np.nan], [np.nan, 1.0]) == [1, 1]
 
 
+@example([-sys.float_info.max], [-sys.float_info.max, sys.float_info.max])
 @given(st.lists(st.floats(), max_size=60), st.lists(st.floats(), max_size=60))
 def test_every_value_falls_into_one_bin(reference: list[float], values: list[float]) -> None:
     bins = Bins.of_reference(np.array(reference, dtype=np.float64))
