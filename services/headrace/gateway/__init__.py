@@ -1,0 +1,1 @@
+"""Answers events: features, model and log behind one call, over gRPC and from Kafka."""

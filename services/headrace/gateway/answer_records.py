@@ -1,0 +1,152 @@
+"""The first answer to each event id: in Redis for all gateway processes, in this process for when Redis is away.
+
+A record is a serialized `Prediction`. Claiming an id sets its record only where there is none, in one step, so of two
+concurrent answers to one id exactly one becomes the answer, and the other caller gets that one as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis.exceptions
+
+from headrace.gateway.circuit_breaker import CircuitBreaker
+from headrace.gateway.errors import StateUnreadableError
+from headrace.platform.redis import Client
+
+# One script claims many ids; small enough that other readers get in between.
+CHUNK = 128
+
+_CLAIM = """
+local found = {}
+for i, key in ipairs(KEYS) do
+  local record = redis.call('GET', key)
+  if not record then
+    redis.call('SET', key, ARGV[i + 1], 'PX', ARGV[1])
+  end
+  found[i] = record
+end
+return found
+"""
+
+REDIS_AWAY = (redis.exceptions.RedisError, TimeoutError, OSError)
+
+
+class LocalRecords:
+    """The records of this process.
+
+    Args:
+        window_s: how long a record counts, in seconds.
+        entries: most records; the oldest leave first.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, window_s: float, entries: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._window_s = window_s
+        self._entries = entries
+        self._clock = clock
+        self._records: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+
+    def get(self, event_id: str) -> bytes | None:
+        """The record of an id."""
+        found = self._records.get(event_id)
+        return found[1] if found is not None and found[0] > self._clock() else None
+
+    def claim(self, event_id: str, record: bytes) -> bytes | None:
+        """Set the record of an id unless there is one, which is returned."""
+        found = self.get(event_id)
+        if found is None:
+            self.put(event_id, record)
+        return found
+
+    def put(self, event_id: str, record: bytes) -> None:
+        """Set the record of an id."""
+        self._records[event_id] = (self._clock() + self._window_s, record)
+        self._records.move_to_end(event_id)
+        while len(self._records) > self._entries:
+            self._records.popitem(last=False)
+
+
+class AnswerRecords:
+    """The records of one deployed pipeline.
+
+    Args:
+        client: connection to Redis; stays the caller's.
+        deployed: deployed pipeline name.
+        local: the records of this process.
+        window_s: how long a record counts, in seconds.
+        timeout_s: how long Redis may take.
+        breaker: shared with the reads of the feature state: they are the same Redis.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        deployed: str,
+        local: LocalRecords,
+        *,
+        window_s: float,
+        timeout_s: float,
+        breaker: CircuitBreaker,
+    ) -> None:
+        self._client = client
+        self._prefix = f"headrace:{{{deployed}}}:answer:"
+        self._local = local
+        self._window_ms = round(window_s * 1000)
+        self._timeout_s = timeout_s
+        self._breaker = breaker
+        self._script: Any = client.register_script(_CLAIM)
+
+    def lookup_command(self, event_ids: Sequence[str]) -> tuple[str, ...]:
+        """What reads the records of ids; rides along with the read of the feature state."""
+        return ("MGET", *(self._prefix + event_id for event_id in event_ids))
+
+    def local(self, event_ids: Sequence[str]) -> list[bytes | None]:
+        """The records that this process knows by itself."""
+        return [self._local.get(event_id) for event_id in event_ids]
+
+    async def claim(self, event_ids: Sequence[str], records: Sequence[bytes]) -> tuple[list[bytes | None], bool]:
+        """Set records where there are none.
+
+        Args:
+            event_ids: n ids.
+            records: what is to be the first answer of each.
+
+        Returns:
+            For each id the record that was there before, None where it is set now; and whether only this process
+            knows, because Redis is away.
+        """
+        if self._breaker.allows():
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    found = await self.claim_shared(event_ids, records)
+            except StateUnreadableError:
+                self._breaker.failed()
+            except TimeoutError:
+                self._breaker.failed()
+            else:
+                self._breaker.succeeded()
+                for event_id, record, before in zip(event_ids, records, found, strict=True):
+                    if before is None:
+                        self._local.put(event_id, record)
+                return found, False
+        return [self._local.claim(one, record) for one, record in zip(event_ids, records, strict=True)], True
+
+    async def claim_shared(self, event_ids: Sequence[str], records: Sequence[bytes]) -> list[bytes | None]:
+        """Set records in Redis where there are none; returns what was there before.
+
+        Raises:
+            StateUnreadableError: Redis does not answer.
+        """
+        found: list[bytes | None] = []
+        try:
+            for first in range(0, len(event_ids), CHUNK):
+                keys = [self._prefix + event_id for event_id in event_ids[first : first + CHUNK]]
+                found += await self._script(keys=keys, args=[self._window_ms, *records[first : first + CHUNK]])
+        except REDIS_AWAY as error:
+            raise StateUnreadableError(f"answers cannot be recorded: {error}") from error
+        return found

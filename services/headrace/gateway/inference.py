@@ -1,0 +1,96 @@
+"""Scores of a batch: from Triton, or inside this process where Triton cannot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.gateway.errors import ModelFaultError, NotServingError
+from headrace.gateway.in_process_models import InProcessModels, ModelUnusableError
+from headrace.gateway.metrics import INFER_TIME
+from headrace.gateway.routing import Choice, Routing
+from headrace.gateway.triton import ModelNotLoadedError, TritonAwayError, TritonClient, TritonError
+from headrace.platform.logging import get_logger
+from headrace.v1.prediction_pb2 import ROUTE_CHAMPION
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """Scores of one block.
+
+    Attributes:
+        scores: shape (n,).
+        choice: what they were scored with.
+        in_process: whether that was inside this process.
+    """
+
+    scores: npt.NDArray[np.float32]
+    choice: Choice
+    in_process: bool
+
+
+class Inference:
+    """The model stage: `infer` is what the batcher of the models calls."""
+
+    def __init__(self, routing: Routing, triton: TritonClient, models: InProcessModels) -> None:
+        self._routing = routing
+        self._triton = triton
+        self._models = models
+
+    async def infer(self, choice: Choice, blocks: list[npt.NDArray[np.float32]]) -> Sequence[ScoredRows]:
+        """The scores of blocks of rows, in order.
+
+        Args:
+            choice: the version to use. One that Triton does not have any more gives way to the current champion,
+                unless the caller named it.
+            blocks: shape (n_i, width) each.
+
+        Raises:
+            NotServingError: neither Triton nor this process can run the version.
+            ModelFaultError: it gives something that is no score.
+        """
+        matrix = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        scores, used, in_process = await self._scores(choice, matrix)
+        ends = np.cumsum([len(block) for block in blocks])
+        return [ScoredRows(part, used, in_process) for part in np.split(scores, ends[:-1])]
+
+    async def _scores(
+        self, choice: Choice, matrix: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], Choice, bool]:
+        fault: TritonError
+        try:
+            return await self._from_triton(choice, matrix), choice, False
+        except ModelNotLoadedError as error:
+            fault = error
+            champion = self._routing.champion()
+            same_features = champion.version.features_fingerprint == choice.version.features_fingerprint
+            if choice.route == ROUTE_CHAMPION and champion.version is not choice.version and same_features:
+                choice = champion
+                try:
+                    with self._routing.using(choice):
+                        return await self._from_triton(choice, matrix), choice, False
+                except TritonError as again:
+                    fault = again
+        except TritonError as error:
+            fault = error
+        if not isinstance(fault, TritonAwayError):
+            get_logger().warning("Triton gave no scores", version=choice.version.version, reason=str(fault))
+        began = time.perf_counter()
+        try:
+            scores = await self._models.infer(choice.version, matrix)
+        except ModelUnusableError as error:
+            if isinstance(fault, TritonAwayError | ModelNotLoadedError):
+                raise NotServingError(f"no model answers: {fault}; in this process: {error}") from error
+            raise ModelFaultError(f"{fault}; in this process: {error}") from error
+        INFER_TIME.labels("in_process").observe(time.perf_counter() - began)
+        return scores, choice, True
+
+    async def _from_triton(self, choice: Choice, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        began = time.perf_counter()
+        scores = await self._triton.infer(choice.version.triton_model, matrix)
+        INFER_TIME.labels("triton").observe(time.perf_counter() - began)
+        return scores

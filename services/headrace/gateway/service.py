@@ -1,0 +1,233 @@
+"""The gateway: where its parts are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+
+from headrace.gateway.answer_log import AnswerLog
+from headrace.gateway.answer_records import AnswerRecords, LocalRecords
+from headrace.gateway.batching import Batcher
+from headrace.gateway.circuit_breaker import CircuitBreaker
+from headrace.gateway.feature_reading import FeatureReading
+from headrace.gateway.grpc_server import GrpcServer
+from headrace.gateway.grpc_service import Calls, FeatureService, PredictionService
+from headrace.gateway.in_process_models import InProcessModels
+from headrace.gateway.inference import Inference
+from headrace.gateway.kafka_scorer import KafkaScorer
+from headrace.gateway.lease_renewal import LeaseRenewal
+from headrace.gateway.metrics import BATCH_ROWS, QUEUE_TIME
+from headrace.gateway.route_log import RouteLog
+from headrace.gateway.routing import Routing
+from headrace.gateway.scoring import FeatureBatcher, LogBatcher, ModelBatcher, Scoring
+from headrace.gateway.settings import GatewaySettings
+from headrace.gateway.spool import Spool
+from headrace.gateway.spool_shipping import SpoolShipping
+from headrace.gateway.triton import TritonClient
+from headrace.pipeline.state import compile_plan
+from headrace.platform import redis
+from headrace.platform.artifacts import ArtifactStore
+from headrace.platform.feature_state import FeatureStateReader
+from headrace.platform.health import Health
+from headrace.platform.leases import Leases
+from headrace.platform.lifecycle import Deadline
+from headrace.platform.logging import get_logger
+from headrace.platform.pipelines import load_pipeline
+from headrace.platform.signing import Verifier
+from headrace.platform.topics import Topics, check_topics, deployed_name
+
+HEARTBEAT_S = 120.0
+REDIS_REST_S = 0.5
+RESOLVE_PATIENCE_S = 30.0
+# Small reads and writes let other clients of the same Redis in between.
+FEATURE_ROWS = 512
+STAGES_IN_FLIGHT = 4
+
+
+def _observe(stage: str, rows: int, waited_s: float) -> None:
+    BATCH_ROWS.labels(stage).observe(rows)
+    QUEUE_TIME.labels(stage).observe(waited_s)
+
+
+class GatewayService:
+    """Answers events over gRPC and from Kafka.
+
+    Args:
+        settings: of the service.
+        health: told what it waits for.
+
+    Raises:
+        PipelineLoadError: the pipeline cannot be loaded.
+        KeyFileError: the key that models are verified with is not a key.
+    """
+
+    def __init__(self, settings: GatewaySettings, health: Health) -> None:
+        self._settings = settings
+        self._health = health
+        self._pipeline = load_pipeline(settings.pipeline)
+        self._plan = compile_plan(self._pipeline)
+        self._deployed = deployed_name(self._pipeline.name, settings.namespace)
+        self._topics = Topics(self._deployed)
+        self._log = get_logger()
+        self._routing = Routing()
+        self._models = InProcessModels(ArtifactStore(settings.artifacts), Verifier.read(settings.signing_public_key))
+        self._routes = RouteLog(
+            settings.kafka_bootstrap, self._topics, self._routing, self._models, health.component("routes")
+        )
+        self._shipping = SpoolShipping(
+            settings.kafka_bootstrap,
+            self._topics,
+            settings.instance,
+            settings.spool_ship_ms / 1000,
+            health.component("spool"),
+        )
+        self._assignment = health.component("assignment") if settings.kafka_scorer else None
+        self._stopping = asyncio.Event()
+        self._scorer: KafkaScorer | None = None
+        self._scoring_task: asyncio.Task[None] | None = None
+        self._spool: Spool | None = None
+        self._server: GrpcServer | None = None
+
+    async def start(self) -> None:
+        """Connect, take up the spool, and listen. Calls are refused until there is a route table."""
+        settings, topics = self._settings, self._topics
+        needed = (topics.events, topics.vectors, topics.predictions, topics.routes, topics.alerts, topics.rejected)
+        await check_topics(settings.kafka_bootstrap, topics.deployed, only=needed)
+        timeout_s = settings.redis_timeout_ms / 1000
+        self._redis = redis.connect(settings.redis_url)
+        self._triton = TritonClient(
+            settings.triton_urls,
+            timeout_s=settings.triton_timeout_ms / 1000,
+            probe_s=settings.triton_probe_ms / 1000,
+        )
+        breaker = CircuitBreaker(REDIS_REST_S, time.monotonic)
+        records = AnswerRecords(
+            self._redis,
+            self._deployed,
+            LocalRecords(settings.idempotency_window_s, settings.idempotency_local_entries),
+            window_s=settings.idempotency_window_s,
+            timeout_s=timeout_s,
+            breaker=breaker,
+        )
+        self._lease = LeaseRenewal(Leases(self._redis, self._deployed), settings.instance, self._routing, breaker)
+        self._spool = Spool(
+            settings.state_dir / "gateway" / self._deployed / settings.instance if settings.durable_log else None,
+            limit_bytes=settings.spool_bytes,
+            position=await self._shipping.position(),
+            changed=self._shipping.changed,
+        )
+        answer_log = AnswerLog(self._spool, records)
+        await answer_log.resolve(RESOLVE_PATIENCE_S)
+        reading = FeatureReading(
+            self._plan,
+            FeatureStateReader(self._redis, self._plan, self._deployed),
+            records,
+            timeout_s=timeout_s,
+            breaker=breaker,
+        )
+        inference = Inference(self._routing, self._triton, self._models)
+        window_s, queued = settings.batch_window_ms / 1000, settings.queue_rows
+        self._features: FeatureBatcher = Batcher(
+            reading.read,
+            name="features",
+            max_rows=FEATURE_ROWS,
+            window_s=window_s,
+            max_queued_rows=queued,
+            max_in_flight=STAGES_IN_FLIGHT,
+            observe=partial(_observe, "features"),
+        )
+        self._rows: ModelBatcher = Batcher(
+            inference.infer,
+            name="model",
+            max_rows=settings.batch_rows,
+            window_s=window_s,
+            max_queued_rows=queued,
+            max_in_flight=STAGES_IN_FLIGHT,
+            observe=partial(_observe, "model"),
+        )
+        self._answers: LogBatcher = Batcher(
+            answer_log.log,
+            name="log",
+            max_rows=FEATURE_ROWS,
+            window_s=window_s,
+            max_queued_rows=queued,
+            max_in_flight=STAGES_IN_FLIGHT,
+            observe=partial(_observe, "log"),
+        )
+        scoring = Scoring(
+            self._pipeline, settings.instance, self._routing, self._features, self._rows, self._answers, self._spool
+        )
+        if self._assignment is not None:
+            heartbeat = self._health.heartbeat("kafka_scorer", HEARTBEAT_S)
+            heartbeat.suspend()
+            self._scorer = KafkaScorer(
+                settings.kafka_bootstrap,
+                topics,
+                settings.instance,
+                scoring,
+                self._routing,
+                records,
+                self._assignment,
+                heartbeat,
+                settings.score_batch_records,
+            )
+        calls = Calls(settings.request_timeout_s)
+        self._server = GrpcServer(
+            f"{settings.grpc_host}:{settings.grpc_port}",
+            PredictionService(scoring, self._deployed, calls, settings.stream_in_flight),
+            FeatureService(scoring, self._deployed, calls),
+            self._health,
+        )
+        port = await self._server.start()
+        self._log.info("gateway listening", grpc_host=settings.grpc_host, grpc_port=port, pipeline=self._deployed)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        assert self._spool is not None
+        assert self._server is not None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._routes.run(), name="routes")
+                tasks.create_task(self._lease.run(), name="lease")
+                tasks.create_task(self._triton.run(), name="triton")
+                tasks.create_task(self._shipping.run(self._spool), name="spool-shipping")
+                tasks.create_task(self._server.report_health(), name="grpc-health")
+                if self._scorer is not None:
+                    self._scoring_task = tasks.create_task(self._scorer.run(), name="kafka-scorer")
+        except BaseExceptionGroup as group:
+            # The first failure is the cause; the others are its consequence.
+            raise group.exceptions[0] from group
+
+    async def drain(self, deadline: Deadline) -> None:
+        """Take in nothing new, answer what is queued, commit what is scored, ship the spool."""
+        assert self._spool is not None
+        assert self._server is not None
+        try:
+            async with asyncio.timeout(deadline.remaining() * 0.8):
+                await self._server.stop(deadline.remaining() * 0.5)
+                if self._scorer is not None and self._scoring_task is not None:
+                    self._scorer.stop()
+                    await asyncio.wait({self._scoring_task})
+                for batcher in (self._features, self._rows, self._answers):
+                    await batcher.drain()
+                await self._shipping.flush(self._spool)
+        except TimeoutError:
+            # What is in the spool is shipped by the next process.
+            self._log.warning("not all was finished in time", spool_bytes=self._spool.waiting_bytes)
+
+    async def stop(self, deadline: Deadline) -> None:
+        """Close what `start` opened."""
+        async with asyncio.timeout(deadline.remaining()):
+            if self._server is not None:
+                await self._server.stop(0)
+                for batcher in (self._features, self._rows, self._answers):
+                    await batcher.close()
+            if self._spool is not None:
+                self._spool.close()
+            if hasattr(self, "_lease"):
+                await self._lease.release()
+            if hasattr(self, "_triton"):
+                await self._triton.close()
+            if hasattr(self, "_redis"):
+                await self._redis.aclose()

@@ -1,0 +1,73 @@
+"""Settings of the gateway."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from headrace.platform.settings import Settings
+
+
+class GatewaySettings(Settings):
+    """Settings of the gateway, `HEADRACE_GATEWAY_<FIELD>`, beside the shared ones."""
+
+    service: ClassVar[str] = "gateway"
+
+    ops_port: int = Field(default=19102, ge=0, le=65535)
+    """Port to serve /livez, /readyz and /metrics on; 0 takes a free one."""
+
+    grpc_host: str = "127.0.0.1"
+    """Address to serve gRPC on."""
+
+    grpc_port: int = Field(default=15051, ge=0, le=65535)
+    """Port to serve gRPC on; 0 takes a free one."""
+
+    instance: str = Field(default="0", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$")
+    """Name of this process among the gateways of a deployed pipeline. It must be the same after a restart, and two
+    processes must never share one: the spool and the transactional ids go by it."""
+
+    kafka_scorer: bool = True
+    """Whether this process also scores `vectors`."""
+
+    score_batch_records: int = Field(default=512, ge=1, le=4096)
+    """Most vectors that the Kafka scorer takes into one transaction."""
+
+    batch_rows: int = Field(default=1024, ge=1, le=1024)
+    """Rows of a full batch for the model."""
+
+    batch_window_ms: float = Field(default=2.0, ge=0, le=1000)
+    """How long a row may wait for others while a call to Triton is under way, in milliseconds."""
+
+    queue_rows: int = Field(default=16384, ge=1, le=1_000_000)
+    """Rows that may wait; more are refused with RESOURCE_EXHAUSTED."""
+
+    request_timeout_s: float = Field(default=5.0, gt=0, le=300)
+    """Deadline of a call that brings none, in seconds."""
+
+    stream_in_flight: int = Field(default=1024, ge=1, le=65536)
+    """Events of one stream that may be under way at once; more are not read until one is answered."""
+
+    triton_timeout_ms: float = Field(default=500.0, gt=0, le=60_000)
+    """How long Triton may take for a batch before the model runs inside the gateway, in milliseconds."""
+
+    triton_probe_ms: float = Field(default=250.0, gt=0, le=60_000)
+    """Time between two looks at a Triton server that is away, in milliseconds."""
+
+    redis_timeout_ms: float = Field(default=100.0, gt=0, le=60_000)
+    """How long Redis may take before features are their declared defaults, in milliseconds."""
+
+    idempotency_window_s: float = Field(default=300.0, gt=0, le=86_400)
+    """How long repeats of an event id get the first answer, in seconds."""
+
+    idempotency_local_entries: int = Field(default=100_000, ge=0, le=10_000_000)
+    """Answers that this process remembers by itself, for when Redis is away."""
+
+    durable_log: bool = True
+    """Whether each answer is in a local file before it goes out, so that it survives a kill of the process."""
+
+    spool_bytes: int = Field(default=64 << 20, ge=1 << 20, le=8 << 30)
+    """Most bytes of answers that wait to be shipped to Kafka; above it requests are refused."""
+
+    spool_ship_ms: float = Field(default=20.0, ge=0, le=10_000)
+    """How long an answer may wait for others before it is shipped to Kafka, in milliseconds."""
