@@ -24,7 +24,7 @@ from headrace.gateway.metrics import REQUEST_TIME, REQUESTS
 from headrace.gateway.requests import ScoringRequest, milliseconds_since
 from headrace.gateway.scoring import Scoring, now_us
 from headrace.platform.logging import get_logger
-from headrace.v1.prediction_pb2 import CHANNEL_STREAM, CHANNEL_UNARY, Channel
+from headrace.v1.prediction_pb2 import CHANNEL_BATCH, CHANNEL_STREAM, CHANNEL_UNARY, Channel
 from headrace.v1.prediction_service_pb2 import (
     GetFeaturesRequest,
     GetFeaturesResponse,
