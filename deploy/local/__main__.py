@@ -1,4 +1,4 @@
-"""The stack from a shell: ``python -m deploy.local up|down|status|logs``."""
+"""The stack from a shell: ``python -m deploy.local up|down|status|logs|produce``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from deploy.local import console_producer
 from deploy.local.errors import StackError
 from deploy.local.stack import ProgramStatus, Stack
 
@@ -81,6 +82,23 @@ def logs(name: str | None, follow: bool, lines: int) -> None:
         raise StackError(f"nothing has been logged yet in {stack.layout.logs}")
     sys.stdout.flush()
     os.execvp("tail", ["tail", f"--lines={lines}", *(["-F"] if follow else []), *map(str, files)])  # noqa: S606 - no shell is wanted
+
+
+@main.command(
+    help="Publish the lines of standard input to TOPIC by Kafka's own console producer. A line is "
+    "headers<TAB>key<TAB>value; `content-type:application/json` says that the value is JSON."
+)
+@click.argument("topic")
+@click.option("--bootstrap", help="The broker as host:port; that of the local stack by default.")
+def produce(topic: str, bootstrap: str | None) -> None:
+    stack = _stack()
+    console_producer.publish(
+        stack.layout,
+        bootstrap or f"127.0.0.1:{stack.ports.kafka}",
+        topic,
+        None,
+        lambda line: click.echo(line, err=True),
+    )
 
 
 def _log(stack: Stack, name: str) -> Path:

@@ -72,7 +72,7 @@ def properties(ports: Ports, data: Path) -> str:
 def command(downloads: Downloads, archive: Path, configuration: Path) -> list[str]:
     """The broker's command line."""
     return [
-        *_java(downloads),
+        *java_command(class_path(downloads)),
         # Loaded classes mapped from a file: half of the start. Java goes on without where it does not fit.
         f"-XX:SharedArchiveFile={archive}",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
@@ -88,10 +88,11 @@ def class_path(downloads: Downloads) -> str:
     return ":".join(str(jar) for jar in sorted(downloads.kafka_jars.glob("*.jar")))
 
 
-def _java(downloads: Downloads) -> list[str]:
-    # For a broker that has two cores to share: the collector without threads of its own and the quick compiler.
+def java_command(classes: str) -> list[str]:
+    """Java with these classes, for a program that has two cores to share with all the others."""
+    # The collector without threads of its own and the quick compiler.
     flags = ["-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-    return [java(), *flags, "-cp", class_path(downloads)]
+    return [java(), *flags, "-cp", classes]
 
 
 def prepare(layout: Layout, ports: Ports, downloads: Downloads, say: Say) -> list[str]:
@@ -133,7 +134,7 @@ def answers(port: int, *, patience: float = 1.0) -> bool:
 
 def _format(downloads: Downloads, configuration: Path) -> None:
     done = subprocess.run(
-        [*_java(downloads), "kafka.tools.StorageTool", "format", "--ignore-formatted"]
+        [*java_command(class_path(downloads)), "kafka.tools.StorageTool", "format", "--ignore-formatted"]
         + ["--cluster-id", CLUSTER_ID, "--config", str(configuration)],
         check=False,
         stdin=subprocess.DEVNULL,
@@ -179,7 +180,12 @@ def _run_once(downloads: Downloads, directory: Path, archive: Path) -> bool:
     _format(downloads, configuration)
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            [*_java(downloads), f"-XX:ArchiveClassesAtExit={archive}", "kafka.Kafka", str(configuration)],
+            [
+                *java_command(class_path(downloads)),
+                f"-XX:ArchiveClassesAtExit={archive}",
+                "kafka.Kafka",
+                str(configuration),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
