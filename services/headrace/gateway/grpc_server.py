@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from headrace.gateway.grpc_service import FeatureService, PredictionService
 from headrace.platform import telemetry
+from headrace.platform.errors import OperatorError
 from headrace.platform.health import Health
 from headrace.v1 import prediction_service_pb2
 from headrace.v1.prediction_service_pb2_grpc import (
@@ -23,8 +24,11 @@ CHECK_S = 0.2
 MAX_MESSAGE_BYTES = 16 << 20
 
 
-class GrpcServerError(Exception):
+class GrpcServerError(OperatorError):
     """The server cannot listen; the message names the address."""
+
+    # The port may be held by a process that is about to end.
+    retriable = True
 
 
 class GrpcServer:
