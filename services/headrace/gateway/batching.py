@@ -129,18 +129,18 @@ class Batcher(Generic[K, B, A]):
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        queued = [waiting for queue in self._queues.values() for waiting in queue]
+        self._queues.clear()
+        self._rows.clear()
+        self._queued_rows = 0
+        for waiting in queued:
+            if not waiting.answer.done():
+                waiting.answer.set_exception(NotServingError("the gateway is stopping"))
         calls = set(self._calls)
         for call in calls:
             call.cancel()
         if calls:
             await asyncio.wait(calls)
-        for queue in self._queues.values():
-            for waiting in queue:
-                if not waiting.answer.done():
-                    waiting.answer.set_exception(NotServingError("the gateway is stopping"))
-        self._queues.clear()
-        self._rows.clear()
-        self._queued_rows = 0
 
     def _pump_soon(self) -> None:
         # In the next turn of the loop, so that callers who come in one turn share a batch.
