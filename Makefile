@@ -133,4 +133,5 @@ help: ## Show this list
 	  "          HANDBOOK_SPLIT=day   quality over the handbook's test days, such as 2018-07-25" \
 	  "          KEEP=1               leave the stack up" \
 	  "          STACK=compose        use the stack of docker-compose.yml" \
+	  "For check-fresh: STEPS=\"demo test\", EVENTS=n, CACHE=directory, KEEP_ROOT=1; its script says what they do" \
 	  "" "The first run of any of them installs what it needs, and says so before it does."
