@@ -1,0 +1,1 @@
+"""The join: each label meets its prediction exactly once, in whichever order they come."""

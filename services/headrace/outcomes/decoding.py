@@ -1,0 +1,149 @@
+"""Records of `predictions` and `labels` into what is joined, forwarded or set aside."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from headrace.outcomes.event_state import UsedLabel
+from headrace.outcomes.join import LabelArrival, PredictionArrival
+from headrace.pipeline.errors import EventError
+from headrace.pipeline.schema import LATEST_TIME_US, check_identity
+from headrace.platform.event_codec import is_json, parse
+from headrace.platform.partitioning import murmur2_partition
+from headrace.v1.event_pb2 import Label, Rejected, SourcePosition
+from headrace.v1.prediction_pb2 import ROLE_ANSWER, ROLE_REPEAT, ROLE_SHADOW, Prediction
+
+MAX_REJECTED_BYTES = 64 * 1024
+ROLES = frozenset({ROLE_ANSWER, ROLE_REPEAT, ROLE_SHADOW})
+
+
+class Record(Protocol):
+    """What is used of a consumed record."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Misplaced:
+    """A record that lies in another partition than its event id belongs to.
+
+    Attributes:
+        record: as read.
+        event_id: key that it is forwarded with.
+        partition: where it belongs.
+    """
+
+    record: Record
+    event_id: bytes
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Records of one partition, told apart, each kind in offset order."""
+
+    predictions: list[PredictionArrival] = field(default_factory=list)
+    labels: list[LabelArrival] = field(default_factory=list)
+    misplaced: list[Misplaced] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def decode(predictions: Sequence[Record], labels: Sequence[Record], partitions: int) -> Decoded:
+    """Decode and check the records of one partition.
+
+    Args:
+        predictions: of that partition of `predictions`, in offset order.
+        labels: of the same partition of `labels`, in offset order.
+        partitions: number of partitions of each topic.
+    """
+    decoded = Decoded()
+    for record in predictions:
+        try:
+            prediction = _prediction(record)
+        except EventError as error:
+            decoded.rejected.append(_reject(record, error))
+        else:
+            if not _belongs(record, prediction.event_id, partitions, decoded):
+                continue
+            decoded.predictions.append(prediction)
+    for record in labels:
+        try:
+            label = _label(record)
+        except EventError as error:
+            decoded.rejected.append(_reject(record, error))
+        else:
+            if _belongs(record, label.event_id, partitions, decoded):
+                decoded.labels.append(label)
+    return decoded
+
+
+def _belongs(record: Record, event_id: bytes, partitions: int, decoded: Decoded) -> bool:
+    partition = murmur2_partition(event_id, partitions)
+    if partition == record.partition:
+        return True
+    decoded.misplaced.append(Misplaced(record, event_id, partition))
+    return False
+
+
+def _prediction(record: Record) -> PredictionArrival:
+    json = bool(record.headers) and is_json(record.headers)
+    message = parse(record.value, json, Prediction())
+    check_identity(message.event_id, message.event_time_us)
+    if message.role not in ROLES:
+        raise EventError("missing_field", "role", f"role is {message.role}; allowed are answer, shadow and repeat")
+    value = message.SerializeToString() if json else record.value
+    assert value is not None
+    return PredictionArrival(
+        message.event_id.encode(),
+        record.offset,
+        message.event_time_us,
+        message.role,
+        message.prediction_id,
+        message.model_version,
+        message.score,
+        value,
+    )
+
+
+def _label(record: Record) -> LabelArrival:
+    message = parse(record.value, bool(record.headers) and is_json(record.headers), Label())
+    # A label names no event time; one in the allowed range stands in for it, so that the id alone is checked.
+    check_identity(message.event_id, 1)
+    time_us, value = message.label_time_us, message.value
+    if time_us == 0:
+        raise EventError(
+            "missing_field", "label_time_us", "label_time_us is missing; it is required, in microseconds since 1970"
+        )
+    if not 0 < time_us < LATEST_TIME_US:
+        raise EventError(
+            "out_of_range",
+            "label_time_us",
+            f"label_time_us is {time_us}; allowed are the years 1970 to 2200 in microseconds",
+        )
+    if not math.isfinite(value) or value not in {0.0, 1.0}:
+        raise EventError("out_of_range", "value", f"value is {value:g}; a binary label is 0 or 1")
+    return LabelArrival(message.event_id.encode(), UsedLabel(value, time_us, record.offset))
+
+
+def _reject(record: Record, error: EventError) -> Rejected:
+    value = record.value or b""
+    return Rejected(
+        source=SourcePosition(topic=record.topic, partition=record.partition, offset=record.offset),
+        key=record.key or b"",
+        value=value[:MAX_REJECTED_BYTES],
+        value_size_bytes=len(value),
+        reason=error.reason,
+        detail=error.detail,
+        service="outcomes",
+        rejected_time_us=time.time_ns() // 1000,
+        json=is_json(record.headers),
+    )
