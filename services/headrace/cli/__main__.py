@@ -15,6 +15,7 @@ from headrace.cli.errors import UserError, failure_line
 
 AREAS = {
     "demo": "Replay a card-payment history.",
+    "features": "The feature state of a pipeline.",
     "keys": "Key pairs that sign models.",
     "run": "Run a service.",
     "topics": "Topics of a pipeline.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.admin import DeleteGroupsRequest
 
 from headrace.platform.kafka_errors import KafkaRefused, KafkaUnavailable, TopicMissing
 from headrace.platform.kafka_metadata import TopicMetadataRequest
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 RETRY_S = 0.1
 UNKNOWN_TOPIC = 3
 REQUEST_TIMEOUT_MS = 10_000
+NON_EMPTY_GROUP = 68
+GROUP_ID_NOT_FOUND = 69
 
 
 class KafkaAdmin:
@@ -126,6 +129,25 @@ class KafkaAdmin:
             for partition, committed in found.items()
             if committed.offset >= 0
         }
+
+    async def delete_group(self, group: str) -> None:
+        """Delete a consumer group with its committed offsets; one that is not there is no error.
+
+        Raises:
+            KafkaRefused: the group has members.
+            KafkaUnavailable: no answer in time.
+        """
+
+        async def ask() -> Any:
+            coordinator = await self._client.find_coordinator(group)
+            return await self._client._send_request(DeleteGroupsRequest([group]), coordinator)
+
+        response = await self._call(ask)
+        for _, code in response.results:
+            if code == NON_EMPTY_GROUP:
+                raise KafkaRefused(f"consumer group {group} has members, so it is not deleted")
+            if code not in {0, GROUP_ID_NOT_FOUND}:
+                raise KafkaRefused(f"Kafka does not delete group {group}: {for_code(code).__name__}")
 
     async def end_offsets(self, topics: Iterable[str], *, read_committed: bool = True) -> dict[TopicPartition, int]:
         """The offset after the last record of each partition, as readers see it.
