@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import redis.exceptions
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, OffsetAndMetadata
 from aiokafka.errors import (
     CommitFailedError,
@@ -27,6 +28,7 @@ from headrace.platform import kafka
 from headrace.platform.feature_state import StateKeys
 from headrace.platform.kafka import TopicPartition
 from headrace.platform.logging import get_logger
+from headrace.platform.redis import RedisUnavailable
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -163,7 +165,7 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
             StateUnusableError: state and topic do not belong together.
             StalledError: a batch was not handled in time.
             KafkaError: Kafka refuses to be read.
-            redis.RedisError: the state could not be reached.
+            RedisUnavailable: the state could not be reached.
         """
         consumer = await self._attached
         while not self._stopping:
@@ -328,6 +330,9 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             async with limit:
                 yield
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+            # Whether the last write took effect is known only to the fence, so the next worker starts from there.
+            raise RedisUnavailable(f"{self._name}: Redis does not answer: {error}") from error
         except TimeoutError as error:
             if limit.expired():
                 raise StalledError(f"{self._name}: not handled within {self._stall_timeout_s:g} s") from error

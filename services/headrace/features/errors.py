@@ -20,5 +20,7 @@ class StateUnusableError(OperatorError):
     """State and topic do not belong together, and going on would be wrong. The message names the repair command."""
 
 
-class StalledError(Exception):
+class StalledError(OperatorError):
     """The worker makes no progress: it ends, and the next one starts from what is stored."""
+
+    retriable = True

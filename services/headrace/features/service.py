@@ -48,7 +48,7 @@ class FeaturesService:
         deployed = deployed_name(plan.pipeline.name, settings.namespace)
         topics = Topics(deployed)
         await check_topics(settings.kafka_bootstrap, deployed)
-        client = connect(settings.redis_url, reply_timeout_s=settings.stall_timeout_s)
+        client = connect(settings.redis_url, reply_timeout_s=settings.stall_timeout_s / 2)
         self._stack.push_async_callback(client.aclose)
         await require_safe(client)
         reader = FeatureStateReader(client, plan, deployed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from redis.asyncio import Redis
 
 from headrace.pipeline.state import FeaturePlan
@@ -24,6 +26,19 @@ from tests.integration.features.log_contents import Contents
 from tests.integration.features.payments import PARTITIONS, Sent
 
 POLL_S = 0.02
+
+DUMP = """
+local dumped = {}
+for _, name in ipairs(redis.call('KEYS', ARGV[1])) do
+  table.insert(dumped, name)
+  table.insert(dumped, redis.call('DUMP', name))
+end
+return dumped
+"""
+RESTORE = """
+for _, name in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('UNLINK', name) end
+for i = 2, #ARGV, 2 do redis.call('RESTORE', ARGV[i], 0, ARGV[i + 1]) end
+"""
 
 
 class Aborted(Exception):
@@ -66,6 +81,32 @@ class Worker:
     def text(self) -> str:
         """What it has written so far."""
         return self.log.read_text()
+
+    def said(self, event: str) -> list[dict[str, Any]]:
+        """Its log entries with that text, since the last start."""
+        entries = [json.loads(line) for line in self.text().splitlines() if line.startswith("{")]
+        starts = [at for at, entry in enumerate(entries) if entry["event"] == "service starting"]
+        return [entry for entry in entries[starts[-1] :] if entry["event"] == event] if starts else []
+
+    def partitions(self, source: str) -> list[int]:
+        """The partitions that it was assigned last."""
+        assigned = [entry for entry in self.said("partitions assigned") if entry["source"] == source]
+        return [int(partition) for partition in assigned[-1]["partitions"]] if assigned else []
+
+    async def get(self, path: str) -> str:
+        """What its ops server answers, whatever the status."""
+        port = self.said("service starting")[-1]["ops_port"]
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as response:
+            return await response.text()
+
+    async def answers(self, path: str) -> bool:
+        """Whether its ops server answers with status 200."""
+        starting = self.said("service starting")
+        if not starting:
+            return False
+        url = f"http://127.0.0.1:{starting[-1]['ops_port']}{path}"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            return response.status == 200
 
 
 @dataclass
@@ -147,6 +188,46 @@ class Deployment:
                 async with kafka.transaction(producer):
                     await send(batch)
 
+    async def publish_raw(self, topic: str, values: Sequence[bytes]) -> None:
+        """Publish values without a transaction."""
+        async with kafka.producer(self.bootstrap) as producer:
+            for value in values:
+                await kafka.send(producer, topic, value, partition=0)
+
+    async def recreate(self, topic: str) -> None:
+        """Delete a topic and create it anew."""
+        async with KafkaAdmin(self.bootstrap) as admin:
+            await admin.delete_topics([topic])
+
+            async with asyncio.timeout(20):
+                while topic in await admin.partitions([topic]):  # noqa: ASYNC110 (nothing tells of it)
+                    await asyncio.sleep(POLL_S)
+        await self.create_topics()
+
+    async def dump_state(self) -> list[Any]:
+        """The state at one moment."""
+        dumped: list[Any] = await self.client.eval(DUMP, 0, f"{self.keys.prefix}:*")
+        return dumped
+
+    async def restore_state(self, dumped: list[Any]) -> None:
+        """Take the state back to what it was, at one moment."""
+        await self.client.eval(RESTORE, 0, f"{self.keys.prefix}:*", *dumped)
+
+    async def command(self, *arguments: str) -> tuple[int, str]:
+        """Run `headrace` with arguments; its exit status and what it says."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "headrace.cli",
+            *arguments,
+            env=self.environment(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode is not None
+        return process.returncode, said.decode()
+
     async def emitted(self) -> int:
         """Number of vectors in `vectors`, doubled ones included."""
         async with KafkaAdmin(self.bootstrap) as admin:
@@ -169,17 +250,20 @@ class Deployment:
                 if worker.ended and restart:
                     await worker.start()
                 assert not worker.ended, f"the worker ended with {worker.process.returncode}:\n{worker.text()[-6000:]}"  # type: ignore[union-attr]
-            assert time.monotonic() < end, f"not within {timeout_s} s: {what}\n{self.workers[-1].text()[-6000:]}"
+            assert time.monotonic() < end, f"not within {timeout_s} s: {what}\n{self._log()}"
             await asyncio.sleep(POLL_S)
 
-    async def until_emitted(self, count: int) -> None:
+    def _log(self) -> str:
+        return "\n".join(worker.text()[-3000:] for worker in self.workers)
+
+    async def until_emitted(self, count: int, *, supervised: bool = False) -> None:
         """Wait until there are that many vectors."""
         async with KafkaAdmin(self.bootstrap) as admin:
 
             async def reached() -> bool:
                 return sum((await admin.end_offsets([self.topics.vectors])).values()) >= count
 
-            await self.until(reached, f"{count} vectors")
+            await self._until(reached, f"{count} vectors", 40, restart=supervised)
 
     async def caught_up(self) -> bool:
         """Whether both groups have committed all that there is."""

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from headrace.features.decoding import decode_partition
 from headrace.features.event_merging import AcceptedEvent
+from headrace.features.outcome_decoding import decode_outcomes
 from headrace.features.time_guard import TimeGuard
 from headrace.pipeline.events import hash_ids
 from headrace.pipeline.recompute import EventHistory, LabelHistory, Positions, recompute
@@ -64,6 +65,10 @@ class Contents:
             decoded = decode_partition(plan.pipeline, [r for r in events if r.partition == partition], TimeGuard())
             accepted |= {(partition, event.offset): event for event in decoded.accepted}
             refused |= {(partition, record.source.offset): record for record in decoded.rejected}
+        outcomes: dict[Place, Outcome] = {}
+        for record in await read_topic(bootstrap, topics.outcomes):
+            read, _ = decode_outcomes(plan.pipeline, [record])
+            outcomes |= {(record.partition, offset): outcome for offset, _, outcome in read}
         vectors: dict[Place, FeatureVector] = {}
         highest: dict[int, int] = {}
         records = await read_topic(bootstrap, topics.vectors)
@@ -79,10 +84,7 @@ class Contents:
             plan,
             accepted,
             refused,
-            {
-                (record.partition, record.offset): Outcome.FromString(record.value)
-                for record in await read_topic(bootstrap, topics.outcomes)
-            },
+            outcomes,
             vectors,
             len(records),
             [Rejected.FromString(record.value) for record in await read_topic(bootstrap, topics.rejected)],

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from redis.asyncio import Redis
 
+from headrace.features import state_writer
 from headrace.features.errors import FenceMovedError
 from headrace.features.event_merging import AcceptedEvent, EvaluatedBatch, EventMerger, PartitionProgress, decode_source
 from headrace.features.outcome_merging import OutcomeMerger
 from headrace.features.state_writer import Appended, StateWriter
 from headrace.features.time_guard import TimeGuard
+from headrace.features.trimming import Rewrite
 from headrace.pipeline import DAY, HOUR, EventColumns
 from headrace.pipeline.recompute import EventHistory, LabelHistory, Positions, recompute
 from headrace.pipeline.state import compile_plan
@@ -190,3 +192,83 @@ async def test_old_records_are_trimmed(client: Redis, namespace: str) -> None:
         worker.progress[0].committed_highest = event.time_us
         assert evaluated.values[0][pipeline.feature_names.index("customer_count_30d")] == min(day + 1, 30)
     assert await client.strlen(key) <= 80 * plan.entities[0].event_record.itemsize
+
+
+CHECK = "if fence ~= ARGV[2] then return redis.error_reply('FENCED ' .. fence) end"
+
+
+@pytest.mark.parametrize("checked", [True, False])
+async def test_the_fence_is_what_keeps_an_event_from_being_counted_twice(
+    client: Redis, namespace: str, monkeypatch: pytest.MonkeyPatch, checked: bool
+) -> None:
+    """The owner merges between a zombie's read and its write. Without the check in the script, both count."""
+    assert CHECK in state_writer.APPEND
+    if not checked:
+        monkeypatch.setattr(state_writer, "APPEND", state_writer.APPEND.replace(CHECK, ""))
+    event = CheckedEvent("e", START, ["c", "t"], [100.0], False)
+    batch = [(0, [AcceptedEvent(5, 1, None, event, TimeGuard(START))])]
+    owner, zombie = merger(client, namespace), merger(client, namespace)
+    owner.progress[0], zombie.progress[0] = PartitionProgress(), PartitionProgress()
+    append = zombie.writer.append
+
+    async def late(*arguments: object) -> Appended:
+        await owner.merge(batch)
+        return await append(*arguments)  # type: ignore[arg-type]
+
+    zombie.writer.append = late  # type: ignore[method-assign,assignment]
+    if checked:
+        with pytest.raises(FenceMovedError, match="events/0 is at 5, this worker left it at -1"):
+            await zombie.merge(batch)
+    else:
+        await zombie.merge(batch)
+    length = await client.strlen(owner.reader.keys.event_log("customer") + "c")
+    assert length == plan.entities[0].event_record.itemsize * (1 if checked else 2)
+
+
+async def test_a_log_that_was_trimmed_and_has_grown_again_is_noticed(client: Redis, namespace: str) -> None:
+    """Between our read and our write another worker replaces a log by one of the same length."""
+    worker = merger(client, namespace)
+    worker.progress[0] = PartitionProgress()
+    first, second = (
+        CheckedEvent(f"e{number}", START + number * DAY, ["c", f"t{number}"], [100.0], False) for number in range(2)
+    )
+    await worker.merge([(0, [AcceptedEvent(0, 1, None, first, TimeGuard(first.time_us))])])
+    name = worker.reader.keys.event_log("customer") + "c"
+    stored: Any = await client.get(name)
+    header = plan.entities[0].header(plan.entities[0].event_record, 1)
+    append = worker.writer.append
+
+    async def late(*arguments: object) -> Appended:
+        if await client.get(name) == stored:
+            assert await worker.writer.rewrite([name], [Rewrite(0, len(stored), stored, header)]) == 1
+        return await append(*arguments)  # type: ignore[arg-type]
+
+    worker.writer.append = late  # type: ignore[method-assign,assignment]
+    evaluated = await worker.merge([(0, [AcceptedEvent(1, 1, None, second, TimeGuard(second.time_us))])])
+    assert evaluated.values[0][pipeline.feature_names.index("customer_count_30d")] == 1
+
+
+async def test_records_that_add_nothing_move_the_fence(client: Redis, namespace: str) -> None:
+    worker = merger(client, namespace)
+    worker.progress[0] = PartitionProgress()
+    await worker.advance(0, 7, TimeGuard(START, START + 3 * DAY))
+    await worker.advance(0, 6, TimeGuard())
+    assert worker.progress[0].fence == 7
+    assert await client.hgetall(worker.reader.keys.fences) == {b"events/0": b"7"}
+    stored: Any = await client.hget(worker.reader.keys.sources, "events/0")
+    assert decode_source(stored.decode())[0] == TimeGuard(START, START + 3 * DAY)
+    worker.progress[0].fence = 5
+    with pytest.raises(FenceMovedError):
+        await worker.advance(0, 8, TimeGuard())
+
+
+async def test_nothing_is_trimmed_before_every_partition_with_events_has_begun(client: Redis, namespace: str) -> None:
+    worker = merger(client, namespace, chunk=100)
+    worker.progress[0] = PartitionProgress()
+    await client.hset(worker.reader.keys.sources, "events/1", "")
+    for day in range(200):
+        event = CheckedEvent(f"e{day}", START + day * DAY, ["c", "t"], [100.0], False)
+        await worker.merge([(0, [AcceptedEvent(day, 1, None, event, TimeGuard(event.time_us))])])
+        worker.progress[0].committed_highest = event.time_us
+    name = worker.reader.keys.event_log("customer") + "c"
+    assert await client.strlen(name) == 200 * plan.entities[0].event_record.itemsize

@@ -1,0 +1,105 @@
+"""The stream processor while Kafka and Redis fail, on a stack of its own: exact afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+
+from deploy.local import Layout, Stack
+from headrace.pipeline.state import compile_plan
+from headrace.platform.pipelines import load_pipeline
+from headrace.platform.topics import Topics, deployed_name
+from tests.integration.features.deployment import Deployment
+from tests.integration.features.payments import Payments
+from tests.integration.test_local_stack import free_ports
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def private() -> Iterator[Stack]:
+    directory = Path(tempfile.mkdtemp(prefix="private-stack-"))
+    stack = Stack(Layout(run=directory / "local", keys=directory / "keys"), free_ports())
+    try:
+        stack.start_infrastructure()
+        yield stack
+    finally:
+        stack.stop()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+async def deployment(private: Stack, namespace: str, tmp_path: Path) -> AsyncIterator[Deployment]:
+    plan = compile_plan(load_pipeline("pipelines/fraud.py"))
+    url = f"redis://127.0.0.1:{private.ports.redis}/0"
+    async with Redis.from_url(url, retry=Retry(ConstantBackoff(0.1), 100)) as client:
+        topics = Topics(deployed_name(plan.pipeline.name, namespace))
+        made = Deployment(f"127.0.0.1:{private.ports.kafka}", url, namespace, topics, plan, tmp_path, client)
+        await made.create_topics()
+        yield made
+        await made.close()
+
+
+async def test_redis_killed_in_the_middle_of_the_stream(deployment: Deployment, private: Stack) -> None:
+    payments = Payments(deployment.plan.pipeline, 15_000, seed=11)
+    outcomes = payments.outcomes()
+    await deployment.publish(payments.records)
+    await deployment.start()
+    for number in range(2):
+        await deployment.publish_outcomes(outcomes[number::2])
+        await deployment.until_emitted(await deployment.emitted() + 1000, supervised=True)
+        killed = private.process_id("redis")
+        os.kill(killed, signal.SIGKILL)
+
+        async def replaced(killed: int = killed) -> bool:
+            return any(line.name == "redis" and line.ready and line.process_id != killed for line in private.status())
+
+        await deployment.until_supervised(replaced, "Redis is back")
+    await deployment.until_supervised(deployment.caught_up, "everything is committed")
+    await deployment.assert_exact()
+
+
+async def test_a_broker_killed_in_the_middle_of_the_stream_is_waited_for(
+    deployment: Deployment, private: Stack
+) -> None:
+    payments = Payments(deployment.plan.pipeline, 15_000, seed=12)
+    await deployment.publish_outcomes(payments.outcomes())
+    await deployment.publish(payments.records)
+    worker = await deployment.start()
+    await deployment.until_emitted(1000)
+    os.kill(private.process_id("kafka"), signal.SIGKILL)
+    await deployment.until_supervised(deployment.caught_up, "everything is committed")
+    await deployment.assert_exact()
+    assert worker.starts == 1
+
+
+@pytest.mark.parametrize(
+    ("program", "says"), [("kafka", "Kafka has not answered for 6 s"), ("redis", "Redis does not answer")]
+)
+async def test_a_worker_without_progress_ends_itself(
+    deployment: Deployment, private: Stack, program: str, says: str
+) -> None:
+    payments = Payments(deployment.plan.pipeline, 5000, seed=13)
+    half = len(payments.records) // 2
+    await deployment.publish(payments.records[:half])
+    worker = await deployment.start(stall_timeout_s=6, shutdown_timeout_s=3)
+    await deployment.until(deployment.caught_up, "the first half is committed")
+    hung = private.process_id(program)
+    os.kill(hung, signal.SIGSTOP)
+    try:
+        assert await worker.wait(40) == 1
+    finally:
+        os.kill(hung, signal.SIGCONT)
+    assert says in worker.text()
+    await deployment.publish(payments.records[half:])
+    await deployment.until_supervised(deployment.caught_up, "everything is committed")
+    await deployment.assert_exact()
