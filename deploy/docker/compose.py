@@ -37,8 +37,8 @@ Say = Callable[[str], None]
 class Container:
     """A container of the project.
 
-    ``state`` is Docker's word (``created``, ``running``, ``restarting``, ``exited``, …), ``health`` is empty where it
-    has no health check, ``published`` has its ports on this machine while it runs.
+    ``state`` and ``health`` are Docker's words (``created``, ``running``, ``restarting``, ``exited``, …; ``starting``,
+    ``healthy``, ``unhealthy``); ``published`` has its ports on this machine while it runs.
     """
 
     name: str
@@ -50,10 +50,13 @@ class Container:
 
     @property
     def well(self) -> bool:
-        """Whether it is what it should be after a start."""
-        if self.state == "exited":
-            return self.service == "setup" and self.exit_code == 0
-        return self.state == "running" and self.health in {"", "healthy"}
+        """Whether it is what it should be after a start: ended with success (`setup`), or healthy.
+
+        All others have a health check. One that was just restarted has no word on its health yet.
+        """
+        if self.service == "setup":
+            return self.state == "exited" and self.exit_code == 0
+        return self.state == "running" and self.health == "healthy"
 
 
 class Compose:
@@ -133,21 +136,20 @@ class Compose:
         if process.returncode:
             raise StackError("\n".join([f"docker compose {arguments[0]} failed:", *_cut(last)]))
 
-    def troubles(self, services: Iterable[str]) -> str:
-        """What is wrong with these services: the state of each that is not well, and the end of its log.
+    def troubles(self, problem: str) -> str:
+        """The state of what does not run well, and the end of its log.
 
-        One that is only created waits for another, so it is not the one at fault.
+        Of several, those that the last line of compose's own ``problem`` names: as one fails, the others may still be
+        about to start.
         """
-        wanted = set(services)
-        return "\n".join(
-            self._trouble(container)
-            for container in self.containers()
-            if container.service in wanted and container.state != "created" and not container.well
-        )
+        unwell = [one for one in self.containers() if one.state != "created" and not one.well]
+        named = [one for one in unwell if one.name in problem.splitlines()[-1].split()]
+        return "\n".join(self._trouble(one) for one in named or unwell)
 
     def _trouble(self, container: Container) -> str:
         ended = f", exit status {container.exit_code}" if container.state in {"exited", "restarting"} else ""
-        lines = [f"{container.service} is not ready ({container.health or container.state}{ended})"]
+        state = container.state if ended else container.health
+        lines = [f"{container.service} is not ready ({state}{ended})"]
         checks = json.loads(self.ask("docker", "inspect", "--format", "{{json .State.Health}}", container.name)) or {}
         if container.state == "running" and checks.get("Log"):
             lines.append(f"its health check says: {checks['Log'][-1]['Output'].strip()}")

@@ -128,8 +128,7 @@ class Stack:
                 "up", "--detach", "--wait", "--wait-timeout", str(READY_S), *services, environment=environment
             )
         except StackError as error:
-            troubles = self._compose.troubles((*services, "setup"))
-            raise StackError(troubles or str(error)) from error
+            raise StackError(self._compose.troubles(str(error)) or str(error)) from error
 
     def _remove_services(self) -> None:
         self._compose.run("rm", "--stop", "--force", "setup", *SERVICES)
