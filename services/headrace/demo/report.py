@@ -142,7 +142,7 @@ def _latency_section(report: Mapping[str, Any], series: ReportSeries) -> str:
     return (
         "<section><h2>Latency</h2>"
         '<p class="note">Kafka: from the producer sending the event to its prediction in the topic, while the replay '
-        "runs as fast as it can. gRPC: <code>Predict</code> as the client sees it.</p>"
+        "runs. gRPC: <code>Predict</code> as the client sees it.</p>"
         + chart
         + f'<div class="card">{table}</div></section>'
     )
