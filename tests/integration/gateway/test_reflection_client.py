@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from tests.integration.gateway.deployment import START_US, Deployment, pipeline, score_of
+from tests.integration.gateway.deployment import START_US, Deployment, eventually, pipeline, score_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -64,18 +64,24 @@ async def test_a_client_without_generated_code_predicts_and_reads_features(deplo
     await deployment.route("000001", 0.5)
     gateway = await deployment.start()
 
-    def use() -> tuple[list[str], Json, Json, Json]:
+    def healthy() -> bool:
+        with reflection_client(gateway.port) as client:
+            answer = client.call("grpc.health.v1.Health", "Check", {"service": "headrace.v1.PredictionService"})
+            return answer == {"status": "SERVING"}
+
+    # It follows readiness by a moment.
+    await eventually(lambda: asyncio.to_thread(healthy), "gRPC health says SERVING")
+
+    def use() -> tuple[list[str], Json, Json]:
         with reflection_client(gateway.port) as client:
             return (
                 client.services(),
-                client.call("grpc.health.v1.Health", "Check", {"service": "headrace.v1.PredictionService"}),
                 client.call("headrace.v1.PredictionService", "Predict", {"event": EVENT, "options": {"explain": True}}),
                 client.call("headrace.v1.FeatureService", "GetFeatures", {"event": EVENT}),
             )
 
-    services, health, answer, vector = await asyncio.to_thread(use)
+    services, answer, vector = await asyncio.to_thread(use)
     assert {"headrace.v1.PredictionService", "headrace.v1.FeatureService", "grpc.health.v1.Health"} <= set(services)
-    assert health == {"status": "SERVING"}
     assert (answer["eventId"], answer["modelVersion"]) == ("payment-1", "000001")
     assert answer["score"] == pytest.approx(score_of(5000, 0.5), abs=1e-6)
     assert answer["featureNames"] == vector["names"] == list(pipeline.feature_names)
