@@ -149,6 +149,7 @@ def _drift(pipeline: Pipeline, recording: Recording) -> list[FeatureDrift]:
         reference_seasons=rules.reference_seasons,
         psi_threshold=rules.psi_threshold,
         false_discovery_rate=rules.false_discovery_rate,
+        min_rows=rules.min_season_rows,
         scored=~np.isin(recording.version[rows], sorted(untrained)),
     )
     return [

@@ -109,6 +109,7 @@ class StreamWatch:
             reference_seasons=rules.reference_seasons,
             psi_threshold=rules.psi_threshold,
             false_discovery_rate=rules.false_discovery_rate,
+            min_rows=rules.min_season_rows,
             stored=stored,
             began_us=began_us,
         )

@@ -76,6 +76,8 @@ class Monitoring:
     Attributes:
         season: length in microseconds of the windows that are compared: one whole cycle of the stream, a day.
         reference_seasons: how many first seasons make the reference.
+        min_season_rows: predictions that a season needs before its drift is judged: the events of few entities repeat
+            each other, so that a small season differs from its reference by more than chance allows.
         psi_threshold: population stability index above which a significant drift is an alert.
         false_discovery_rate: of the significance tests over all features of a season (Benjamini-Hochberg).
         loss_delta: confidence of ADWIN on the log loss of labelled predictions.
@@ -84,6 +86,7 @@ class Monitoring:
 
     season: int = DAY
     reference_seasons: int = 7
+    min_season_rows: int = 1_000
     psi_threshold: float = 0.1
     false_discovery_rate: float = 0.01
     loss_delta: float = 0.002

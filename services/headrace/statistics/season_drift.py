@@ -56,6 +56,7 @@ class DriftWatch:
         reference_seasons: how many make a reference.
         psi_threshold: least index that counts as drift.
         false_discovery_rate: of the tests over all subjects of a season.
+        min_rows: rows that a season needs before a subject can be found to have drifted.
         stored: references of features kept from before, by name.
         began_us: when the stream began, in microseconds since 1970-01-01 UTC; None takes the first row that comes.
     """
@@ -69,6 +70,7 @@ class DriftWatch:
         reference_seasons: int,
         psi_threshold: float,
         false_discovery_rate: float,
+        min_rows: int = 0,
         stored: Mapping[str, Stored] | None = None,
         began_us: int | None = None,
     ) -> None:
@@ -78,6 +80,7 @@ class DriftWatch:
         self._season = season
         self._psi_threshold = psi_threshold
         self._rate = false_discovery_rate
+        self._min_rows = min_rows
         kept = stored or {}
         self._references: list[Reference] = [FixedReference(reference_seasons, kept.get(name)) for name in names]
         self._references.append(MovingReference(reference_seasons))
@@ -137,7 +140,7 @@ class DriftWatch:
                 comparison.psi,
                 comparison.p_value,
                 threshold,
-                sure and comparison.psi > threshold,
+                sure and comparison.psi > threshold and len(times) >= self._min_rows,
             )
         for column, values, _ in compared:
             self._references[column].take(season, values, column in found and found[column].drifted)
@@ -190,6 +193,7 @@ def drift_by_season(
     reference_seasons: int = 7,
     psi_threshold: float = 0.1,
     false_discovery_rate: float = 0.01,
+    min_rows: int = 0,
     scored: NDArray[np.bool_] | None = None,
 ) -> DriftTable:
     """Drift over a whole history, as `DriftWatch` sees it.
@@ -206,7 +210,7 @@ def drift_by_season(
         float64 (n,).
     names
         Of the features.
-    warm_up, season, reference_seasons, psi_threshold, false_discovery_rate
+    warm_up, season, reference_seasons, psi_threshold, false_discovery_rate, min_rows
         As in `DriftWatch`.
     scored
         Rows whose model has learned something, bool (n,); all where None.
@@ -218,6 +222,7 @@ def drift_by_season(
         reference_seasons=reference_seasons,
         psi_threshold=psi_threshold,
         false_discovery_rate=false_discovery_rate,
+        min_rows=min_rows,
     )
     of_season = times // season
     seasons = np.unique(of_season)[:-1]

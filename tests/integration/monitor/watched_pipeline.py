@@ -46,6 +46,6 @@ pipeline = Pipeline(
     features=[OnDemand("amount", amount), FeatureView("customer", count(2 * DAY))],
     label=Label(horizon=30 * DAY),
     model=Model("logistic_regression", logistic_regression),
-    monitoring=Monitoring(reference_seasons=3, min_auc=0.6),
+    monitoring=Monitoring(reference_seasons=3, min_season_rows=1, min_auc=0.6),
     lateness=HOUR,
 )

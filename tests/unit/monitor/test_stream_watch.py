@@ -19,7 +19,7 @@ DAYS = 14
 @pytest.fixture
 def pipeline() -> Pipeline:
     pipeline = load_pipeline("tests/integration/monitor/watched_pipeline.py")
-    pipeline.monitoring = Monitoring(reference_seasons=3, min_auc=0.6)
+    pipeline.monitoring = Monitoring(reference_seasons=3, min_season_rows=1, min_auc=0.6)
     return pipeline
 
 

@@ -71,6 +71,15 @@ def test_a_shift_is_found_in_its_seasons() -> None:
     assert alarms(drift(times, features, score)) == {(20, "x"), (21, "x"), (22, "x")}
 
 
+def test_a_season_of_few_rows_is_measured_and_not_judged() -> None:
+    times, features, score = history()
+    features[times >= 20 * DAY, 0] += 2
+    assert alarms(drift(times, features, score, min_rows=ROWS))
+    table = drift(times, features, score, min_rows=ROWS + 1)
+    assert alarms(table) == set()
+    assert table.psi[20, 0] > table.threshold[20, 0]
+
+
 def test_missing_values_are_a_drift_of_their_own() -> None:
     times, features, score = history()
     features[(times // DAY == 20) & (np.arange(len(times)) % 5 == 0), 0] = np.nan
