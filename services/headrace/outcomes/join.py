@@ -180,14 +180,15 @@ class BatchJoin:
     def _add_shadow(self, arrival: PredictionArrival, due: int, state: EventState | None) -> str:
         if state is None:
             state = self._states[arrival.event_id] = Waiting(due)
-        if isinstance(state, Closed) or (isinstance(state, Answered) and state.label is not None):
+        if isinstance(state, Closed):
             return "late_shadow"
         if any(shadow.model_version == arrival.model_version for shadow in state.shadows):
             return "duplicate_prediction"
         state.shadows.append(Shadow(arrival.model_version, arrival.score))
         if isinstance(state, Waiting):
             state.due_us = max(state.due_us, due)
-        return "shadow"
+        # The outcome is made already; a correction would carry the score.
+        return "late_shadow" if isinstance(state, Answered) and state.label is not None else "shadow"
 
     def _wait(self, event_id: bytes, state: Waiting | None, label: UsedLabel) -> str:
         due = label.time_us + self._rules.horizon_us

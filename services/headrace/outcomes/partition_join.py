@@ -10,147 +10,134 @@ happened. A store that is gone is one that is behind by everything.
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Protocol
 
 from headrace.outcomes import metrics
-from headrace.outcomes.decoding import Decoded, decode
+from headrace.outcomes.decoding import Decoded, Record, decode
 from headrace.outcomes.errors import RecordsLostError, StalledError
-from headrace.outcomes.event_state import stored_as
+from headrace.outcomes.event_state import EventState, Stored, stored_as
 from headrace.outcomes.expiry import ExpiryGate, PartitionTimes, expire
 from headrace.outcomes.join import BatchJoin, JoinRules, event_ids
-from headrace.outcomes.join_store import JoinStore, open_store
 from headrace.outcomes.progress import Positions, Progress
-from headrace.outcomes.reading import PartitionReader, Records, partition_reader
-from headrace.outcomes.settings import OutcomesSettings
-from headrace.outcomes.transactions import SERVICE, Outgoing, TransactionWriter, transaction_writer
-from headrace.platform import kafka
+from headrace.outcomes.transactions import Outgoing
 from headrace.platform.health import Heartbeat
 from headrace.platform.logging import get_logger
-from headrace.platform.topics import Topics
 
 POLL_MS = 100
 STALL_S = 60.0
 IDLE_COMMIT_S = 0.2
 
 
+class Reader(Protocol):
+    """Where predictions and labels come from: `reading.PartitionReader`, which says what each does."""
+
+    async def first(self) -> Positions: ...
+    async def ends(self) -> Positions: ...
+    def seek(self, positions: Positions) -> None: ...
+    async def positions(self) -> Positions: ...
+    async def poll(self, wait_ms: int, most: int) -> tuple[Sequence[Record], Sequence[Record]]: ...
+    async def poll_below(
+        self, ends: Positions, wait_ms: int, most: int
+    ) -> tuple[Sequence[Record], Sequence[Record]]: ...
+    def lag(self, at: Positions) -> Positions | None: ...
+
+
+class Writer(Protocol):
+    """Where outcomes and offsets go: `transactions.TransactionWriter`."""
+
+    async def commit(self, outgoing: Outgoing, progress: Progress) -> None: ...
+
+
+class Store(Protocol):
+    """What is remembered: `join_store.JoinStore`."""
+
+    progress: Progress | None
+
+    def read(self, event_ids: Sequence[bytes]) -> dict[bytes, EventState]: ...
+    def write(
+        self, states: Mapping[bytes, EventState | None], before: Mapping[bytes, Stored], progress: Progress
+    ) -> None: ...
+    def next_due_us(self) -> int | None: ...
+    def due(self, until_us: int, limit: int) -> tuple[list[bytes], int]: ...
+
+
 @dataclass(frozen=True, slots=True)
-class JoinSetup:
-    """What the joins of all partitions share.
+class Limits:
+    """How much at once, how often.
 
     Attributes:
-        settings: of the service.
-        topics: of the deployed pipeline.
-        partitions: number of partitions of each topic.
-        identity: names the topics by their ids.
-        times: event times of the partitions of this process.
+        batch_records: most predictions, and most labels, in one transaction.
+        expiry_records: most events that expire in one transaction.
+        expiry_interval_s: seconds between two looks for events that are due.
     """
 
-    settings: OutcomesSettings
-    topics: Topics
-    partitions: int
-    identity: str
-    times: PartitionTimes
+    batch_records: int
+    expiry_records: int
+    expiry_interval_s: float
 
 
 class PartitionJoin:
-    """Joins one partition.
+    """Joins one partition: `catch_up` once, then `go_round` again and again.
 
     Args:
-        setup: what all partitions share.
         rules: what is declared, for this partition.
-        directory: of this partition's store.
+        partitions: number of partitions of each topic.
+        limits: how much at once.
+        times: event times of all partitions of this process.
+        reader: gives the records.
+        writer: publishes and commits.
+        store: remembers.
+        committed: what the last transaction committed.
         heartbeat: beats whenever the join comes round.
     """
 
-    def __init__(self, setup: JoinSetup, rules: JoinRules, directory: Path, heartbeat: Heartbeat) -> None:
-        self.ready = asyncio.Event()
-        """Set once it joins what comes."""
-        self._setup = setup
+    def __init__(
+        self,
+        rules: JoinRules,
+        partitions: int,
+        limits: Limits,
+        times: PartitionTimes,
+        reader: Reader,
+        writer: Writer,
+        store: Store,
+        committed: Progress,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self.busy = False
+        """Whether a batch is under way that should not be interrupted."""
         self._rules = rules
-        self._directory = directory
+        self._partitions = partitions
+        self._limits = limits
+        self._times = times
+        self._reader = reader
+        self._writer = writer
+        self._store = store
+        self._committed = committed
         self._heartbeat = heartbeat
-        self._stopping = False
-        self._uninterruptible = False
-        self._task: asyncio.Task[None] | None = None
-        self._log = get_logger(partition=rules.partition)
-        self._reader: PartitionReader
-        self._writer: TransactionWriter
-        self._store: JoinStore
-        self._committed: Progress
         self._gate: ExpiryGate | None = None
         self._look_at = 0.0
         self._moved_at = 0.0
+        self._log = get_logger(partition=rules.partition)
 
-    async def run(self) -> None:
-        """Take over the partition and join it until stopped.
+    async def catch_up(self) -> None:
+        """Bring the store to the commit, publishing nothing.
 
         Raises:
-            KafkaFault: Kafka is away for too long, refuses, or another process has taken over.
-            OutcomesError: topics or store are not usable.
+            RecordsLostError: a topic ends before what was joined.
+            StalledError: records below the commit do not arrive.
         """
-        self._task = asyncio.current_task()
-        try:
-            async with AsyncExitStack() as opened:
-                await self._take_over(opened)
-                if not self._stopping:
-                    await self._catch_up()
-                    self.ready.set()
-                while not self._stopping:
-                    await self._go_round()
-        except asyncio.CancelledError:
-            if not self._stopping:
-                raise
-        finally:
-            self.ready.clear()
-            self._heartbeat.suspend()
-            self._setup.times.forget(self._rules.partition)
-            metrics.forget(self._rules.partition)
-
-    def stop(self) -> None:
-        """End after the batch that is under way, or at once where there is none; `run` returns then."""
-        self._stopping = True
-        if self._task is not None and not self._uninterruptible:
-            self._task.cancel()
-
-    async def _take_over(self, opened: AsyncExitStack) -> None:
-        settings, topics, partition = self._setup.settings, self._setup.topics, self._rules.partition
-        bootstrap = settings.kafka_bootstrap
-        # First of all: from here on no earlier process commits anything.
-        self._writer = await opened.enter_async_context(
-            transaction_writer(bootstrap, topics, partition, settings.transaction_timeout_s)
-        )
-        self._reader = await opened.enter_async_context(
-            partition_reader(bootstrap, topics, partition, fetch_wait_ms=settings.fetch_wait_ms)
-        )
-        self._uninterruptible = True
-        try:
-            self._store = await asyncio.to_thread(open_store, self._directory, self._setup.identity)
-        finally:
-            self._uninterruptible = False
-        opened.callback(self._store.close)
-        self._committed = await self._read_commit()
-
-    async def _read_commit(self) -> Progress:
-        topics, partition = self._setup.topics, self._rules.partition
-        async with kafka.KafkaAdmin(self._setup.settings.kafka_bootstrap, timeout_s=kafka.START_TIMEOUT_S) as admin:
-            found = await admin.committed(topics.group(SERVICE))
-        predictions, metadata = found.get(kafka.TopicPartition(topics.predictions, partition), (0, ""))
-        labels, _ = found.get(kafka.TopicPartition(topics.labels, partition), (0, ""))
-        return Progress.committed(Positions(predictions, labels), metadata)
-
-    async def _catch_up(self) -> None:
-        """Bring the store to the commit, publishing nothing."""
         first, ends = await self._reader.first(), await self._reader.ends()
         stored = self._store.progress or Progress(first)
         # The store is written after the commit, so whatever it has was committed, even if Kafka has lost the commit.
         target = self._committed.positions.at_least(stored.positions).at_least(first)
-        for topic, at, end in zip(("predictions", "labels"), target, ends, strict=True):
+        topics = self._rules.predictions_topic, self._rules.labels_topic
+        for topic, at, end in zip(topics, target, ends, strict=True):
             if at > end:
                 raise RecordsLostError(
-                    f"{self._setup.topics.deployed}.{topic}/{self._rules.partition} ends at {end}, but was joined up "
-                    f"to {at}: the topic has lost records. Use a new namespace, or restore it"
+                    f"partition {self._rules.partition} of {topic} ends at {end}, but was joined up to {at}: the "
+                    "topic has lost records. Use a new namespace, or restore it"
                 )
         begin = stored.positions.at_least(first)
         if self._store.progress is not None and begin != stored.positions:
@@ -170,11 +157,10 @@ class PartitionJoin:
         self._show(target)
 
     async def _join_again_below(self, target: Positions) -> None:
-        settings = self._setup.settings
         loop = asyncio.get_running_loop()
         moved_at = loop.time()
         while self._progress.positions != target:
-            records = await self._reader.poll_below(target, POLL_MS, settings.batch_records)
+            records = await self._reader.poll_below(target, POLL_MS, self._limits.batch_records)
             at = await self._reader.positions()
             at = Positions(min(at.predictions, target.predictions), min(at.labels, target.labels))
             if at != self._progress.positions:
@@ -184,7 +170,9 @@ class PartitionJoin:
                     f"partition {self._rules.partition} is to be read up to {target}, but nothing comes beyond {at}"
                 )
             if at != self._progress.positions:
-                self._join(decode(*records, self._setup.partitions), at)
+                # What it would publish was published, and what it would set aside was set aside.
+                states, before, batch = self._join(decode(*records, self._partitions))
+                self._store.write(states, before, replace(self._progress, positions=at, clock=batch.clock))
             self._heartbeat.beat()
             await asyncio.sleep(0)
 
@@ -192,7 +180,7 @@ class PartitionJoin:
         """Expire what the commit says has expired; what followed was published."""
         ids: list[bytes] | None = None
         while ids is None or ids:
-            ids, reached = self._store.due(until_us, self._setup.settings.expiry_records)
+            ids, reached = self._store.due(until_us, self._limits.expiry_records)
             states = self._store.read(ids)
             before = stored_as(states)
             expired = expire(self._rules, states, reached)
@@ -200,62 +188,57 @@ class PartitionJoin:
             self._heartbeat.beat()
             await asyncio.sleep(0)
 
-    async def _go_round(self) -> None:
-        settings = self._setup.settings
-        records = await self._reader.poll(POLL_MS, settings.batch_records)
+    async def go_round(self) -> None:
+        """Join what has come, waiting a moment for it; expire some of what is due.
+
+        Raises:
+            KafkaFault: Kafka is away for too long, refuses, or another process has taken over.
+            OutcomesError: topics or store are not usable.
+        """
+        predictions, labels = await self._reader.poll(POLL_MS, self._limits.batch_records)
         self._heartbeat.beat()
         at = await self._reader.positions()
-        self._uninterruptible = True
+        self.busy = True
         try:
-            if records.predictions or records.labels:
-                await self._process(records, at)
+            if predictions or labels:
+                await self._process(decode(predictions, labels, self._partitions), at)
             elif at != self._progress.positions and self._idle_long_enough():
                 # Markers of transactions, which are no records: whoever compares the commit with the end sees none.
                 progress = replace(self._progress, positions=at)
                 await self._writer.commit(Outgoing(), progress)
                 self._store.write({}, {}, progress)
                 self._committed = progress
-            self._setup.times.reached(self._rules.partition, self._watermark_us, active=bool(records.predictions))
+            self._times.reached(self._rules.partition, self._watermark_us, active=bool(predictions))
             await self._expire()
             self._show(at)
         finally:
-            self._uninterruptible = False
+            self.busy = False
 
-    async def _process(self, records: Records, at: Positions) -> None:
+    async def _process(self, decoded: Decoded, at: Positions) -> None:
         self._moved_at = asyncio.get_running_loop().time()
-        decoded = decode(*records, self._setup.partitions)
-        ids = event_ids(decoded.predictions, decoded.labels)
-        states = self._store.read(ids)
-        before = stored_as(states)
-        batch = BatchJoin(
-            self._rules, states, self._progress.clock, self._committed.positions, self._progress.expired_until_us
-        )
-        batch.add(decoded.predictions, decoded.labels)
+        states, before, batch = self._join(decoded)
         progress = replace(self._progress, positions=at, clock=batch.clock)
         await self._writer.commit(Outgoing(batch.outcomes, decoded.misplaced, decoded.rejected), progress)
         self._store.write(states, before, progress)
         self._committed = progress
         metrics.count(batch.counts)
 
-    def _join(self, decoded: Decoded, at: Positions) -> None:
-        """Join a batch that lies below the commit; what it would publish was published."""
+    def _join(self, decoded: Decoded) -> tuple[dict[bytes, EventState], dict[bytes, Stored], BatchJoin]:
         states = self._store.read(event_ids(decoded.predictions, decoded.labels))
         before = stored_as(states)
-        batch = BatchJoin(
-            self._rules, states, self._progress.clock, self._committed.positions, self._progress.expired_until_us
-        )
+        progress = self._progress
+        batch = BatchJoin(self._rules, states, progress.clock, self._committed.positions, progress.expired_until_us)
         batch.add(decoded.predictions, decoded.labels)
-        assert not batch.outcomes
-        self._store.write(states, before, replace(self._progress, positions=at, clock=batch.clock))
+        return states, before, batch
 
     async def _expire(self) -> None:
         loop_time = asyncio.get_running_loop().time()
-        settings, progress = self._setup.settings, self._progress
+        limits, progress = self._limits, self._progress
         if self._gate is None:
             if loop_time < self._look_at:
                 return
-            self._look_at = loop_time + settings.expiry_interval_s
-            until = self._setup.times.limit_us(self._rules.partition)
+            self._look_at = loop_time + limits.expiry_interval_s
+            until = self._times.limit_us(self._rules.partition)
             first = self._store.next_due_us() if until > progress.expired_until_us else None
             if first is None or first > until:
                 return
@@ -263,7 +246,7 @@ class PartitionJoin:
             self._gate = ExpiryGate(until, (await self._reader.ends()).labels)
         if not self._gate.open_at(progress.positions.labels):
             return
-        ids, reached = self._store.due(self._gate.until_us, settings.expiry_records)
+        ids, reached = self._store.due(self._gate.until_us, limits.expiry_records)
         states = self._store.read(ids)
         before = stored_as(states)
         expired = expire(self._rules, states, reached)

@@ -9,7 +9,7 @@ from pathlib import Path
 from headrace.outcomes.expiry import PartitionTimes
 from headrace.outcomes.join import JoinRules
 from headrace.outcomes.membership import membership
-from headrace.outcomes.partition_join import JoinSetup, PartitionJoin
+from headrace.outcomes.partition_worker import PartitionWorker, WorkerSetup
 from headrace.outcomes.settings import OutcomesSettings
 from headrace.platform.health import Health
 from headrace.platform.kafka import topic_ids
@@ -41,8 +41,8 @@ class OutcomesService:
         self._health = health
         self._resources = contextlib.AsyncExitStack()
         self._log = get_logger()
-        self._setup: JoinSetup
-        self._joins: dict[int, tuple[PartitionJoin, asyncio.Task[None]]] = {}
+        self._setup: WorkerSetup
+        self._workers: dict[int, tuple[PartitionWorker, asyncio.Task[None]]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._assigned: frozenset[int] = frozenset()
         self._failure: asyncio.Future[None]
@@ -53,7 +53,7 @@ class OutcomesService:
         names = (topics.predictions, topics.labels, topics.outcomes)
         partitions = await check_topics(settings.kafka_bootstrap, topics.deployed, only=(*names, topics.rejected))
         ids = await topic_ids(settings.kafka_bootstrap, names)
-        self._setup = JoinSetup(
+        self._setup = WorkerSetup(
             settings,
             topics,
             partitions,
@@ -71,8 +71,8 @@ class OutcomesService:
                         self._settings.kafka_bootstrap,
                         self._topics,
                         self._settings.instance,
-                        revoked=self._end_joins,
-                        assigned=self._begin_joins,
+                        revoked=self._end_workers,
+                        assigned=self._begin_workers,
                         failed=self._fail,
                     )
                 )
@@ -85,37 +85,37 @@ class OutcomesService:
         """Let the batches that are under way be committed."""
         self._assignment.not_ready("stopping")
         async with asyncio.timeout(deadline.remaining()):
-            await self._end_joins()
+            await self._end_workers()
 
     async def stop(self, deadline: Deadline) -> None:
         """Leave Kafka."""
         async with asyncio.timeout(deadline.remaining()):
             await self._resources.aclose()
 
-    async def _end_joins(self) -> None:
-        ending, self._joins = self._joins, {}
-        for join, _ in ending.values():
-            join.stop()
+    async def _end_workers(self) -> None:
+        ending, self._workers = self._workers, {}
+        for worker, _ in ending.values():
+            worker.stop()
         if ending:
             await asyncio.wait([task for _, task in ending.values()])
         self._assignment.starting("rebalancing")
 
-    def _begin_joins(self, partitions: frozenset[int]) -> None:
+    def _begin_workers(self, partitions: frozenset[int]) -> None:
         assert self._tasks is not None
         self._log.info("partitions assigned", partitions=sorted(partitions))
         for partition in sorted(partitions):
             heartbeat = self._health.heartbeat(f"partition {partition}", HEARTBEAT_S)
-            join = PartitionJoin(self._setup, self._rules(partition), self._directory(partition), heartbeat)
-            self._joins[partition] = join, self._tasks.create_task(join.run(), name=f"partition {partition}")
+            worker = PartitionWorker(self._setup, self._rules(partition), self._directory(partition), heartbeat)
+            self._workers[partition] = worker, self._tasks.create_task(worker.run(), name=f"partition {partition}")
         self._assignment.starting("catching up")
-        self._tasks.create_task(self._note_readiness(self._joins), name="readiness")
+        self._tasks.create_task(self._note_readiness(self._workers), name="readiness")
 
-    async def _note_readiness(self, joins: dict[int, tuple[PartitionJoin, asyncio.Task[None]]]) -> None:
-        for join, task in joins.values():
-            waiting = asyncio.create_task(join.ready.wait())
+    async def _note_readiness(self, workers: dict[int, tuple[PartitionWorker, asyncio.Task[None]]]) -> None:
+        for worker, task in workers.values():
+            waiting = asyncio.create_task(worker.ready.wait())
             await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
-        if joins is self._joins:
+        if workers is self._workers:
             self._assignment.ready()
 
     def _fail(self, error: BaseException) -> None:
