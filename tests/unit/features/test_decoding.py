@@ -91,8 +91,16 @@ def test_packed_and_named_events_are_the_same() -> None:
             "undecodable",
             "the value is no JSON",
         ),
-        (Record(named({"amount_cents": math.nan}), HEADERS), "undecodable", "the value is no JSON Event: "),
-        (Record(named({"amount_cents": math.inf}), HEADERS), "undecodable", "the value is no JSON Event: "),
+        (
+            Record(named({"amount_cents": math.nan}), HEADERS),
+            "missing_field",
+            "amount_cents is NaN or missing; a number is required",
+        ),
+        (
+            Record(named({"amount_cents": math.inf}), HEADERS),
+            "out_of_range",
+            "amount_cents is infinite; it must be finite",
+        ),
         (
             Record(packed() + b" " * MAX_EVENT_BYTES),
             "too_large",

@@ -53,7 +53,8 @@ pipeline = Pipeline(
 
 def named(**fields: Any) -> Event:
     event = Event(event_id="e", event_time_us=5)
-    event.fields.update({"count": 3, "shop": "s", "person": "p"} | fields)
+    values: dict[str, Any] = {"count": 3, "shop": "s", "person": "p"}
+    event.fields.update(values | fields)
     return event
 
 
