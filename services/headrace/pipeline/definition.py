@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from headrace.pipeline.errors import DefinitionError
 from headrace.pipeline.features import OPERATIONS, Aggregation, Entity, FeatureView, OnDemand
-from headrace.pipeline.schema import EventSchema
+from headrace.pipeline.schema import EXACT_INTEGER, EventSchema
 from headrace.pipeline.time_units import DAY
 
 
@@ -208,6 +208,8 @@ class Pipeline:
                 raise DefinitionError(f"feature view of {view.entity!r}: no such entity; declared are {names}")
             if viewed.count(view.entity) > 1:
                 raise DefinitionError(f"entity {view.entity!r} has two feature views; put all into one")
+            if not view.aggregations:
+                raise DefinitionError(f"feature view of {view.entity!r} has no aggregations")
             for aggregation in view.aggregations:
                 self._check_aggregation(f"{view.entity}_{aggregation.name}", aggregation)
         for name in self.feature_names:
@@ -240,6 +242,12 @@ class Pipeline:
                 raise DefinitionError(f"feature {name!r}: {aggregation.of!r} is not a numeric field of the event")
             if summed.optional:
                 raise DefinitionError(f"feature {name!r}: {aggregation.of!r} is optional and cannot be summed")
+            largest = max(abs(summed.minimum), abs(summed.maximum)) * (summed.scale if summed.kind == "number" else 1)
+            if largest > EXACT_INTEGER:
+                raise DefinitionError(
+                    f"feature {name!r}: {aggregation.of!r} may be as large as {largest:g} in units of its scale; "
+                    "what is summed must stay within 2^53, so declare closer bounds"
+                )
 
 
 def _fingerprint(description: Any) -> int:

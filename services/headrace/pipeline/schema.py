@@ -112,10 +112,26 @@ def Money(  # noqa: N802 (reads as a type)
 
 
 def Number(  # noqa: N802 (reads as a type)
-    name: str, *, minimum: float = -math.inf, maximum: float = math.inf, optional: bool = False, scale: int = 1
+    name: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    optional: bool = False,
+    scale: int = 1,
 ) -> Field:
-    """A finite number. One that is summed needs a `scale`: it is stored as round(value x scale)."""
-    return Field(name, "number", minimum, maximum, optional=optional, scale=scale)
+    """A finite number, within plus and minus 2^53 / `scale` unless bounds are given.
+
+    One that is summed is stored as round(value x scale), so it needs a `scale` that keeps what matters of it.
+    """
+    widest = EXACT_INTEGER / max(scale, 1)
+    return Field(
+        name,
+        "number",
+        -widest if minimum is None else minimum,
+        widest if maximum is None else maximum,
+        optional=optional,
+        scale=scale,
+    )
 
 
 def Boolean(name: str, *, optional: bool = False) -> Field:  # noqa: N802 (reads as a type)
