@@ -17,6 +17,7 @@ AREAS = {
     "demo": "Replay a card-payment history.",
     "features": "The feature state of a pipeline.",
     "keys": "Key pairs that sign models.",
+    "predict": "Ask a gateway for a prediction.",
     "run": "Run a service.",
     "topics": "Topics of a pipeline.",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc.aio
@@ -29,6 +30,18 @@ class GrpcServerError(OperatorError):
 
     # The port may be held by a process that is about to end.
     retriable = True
+
+
+class _LiveHealth(health.aio.HealthServicer):  # type: ignore[misc]
+    """Health that is looked up when it is asked for; who watches it is told within a moment."""
+
+    def __init__(self, refresh: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._refresh = refresh
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 (the contract)
+        await self._refresh()
+        return await super().Check(request, context)
 
 
 class GrpcServer:
@@ -58,7 +71,7 @@ class GrpcServer:
         )
         self._address = address
         self._state = state
-        self._health: Any = health.aio.HealthServicer()
+        self._health: Any = _LiveHealth(self._say)
         descriptor = prediction_service_pb2.DESCRIPTOR.services_by_name
         self._names = {name: descriptor[name].full_name for name in SERVICES}
         add_PredictionServiceServicer_to_server(predictions, self._server)
@@ -74,7 +87,7 @@ class GrpcServer:
         Raises:
             GrpcServerError: the address cannot be listened on.
         """
-        await self._say(ready=False)
+        await self._say()
         try:
             port = self._server.add_insecure_port(self._address)
         except RuntimeError as error:
@@ -85,7 +98,7 @@ class GrpcServer:
     async def report_health(self) -> None:
         """Keep gRPC health as this process's state is, until cancelled."""
         while True:
-            await self._say(ready=self._state.ready)
+            await self._say()
             await asyncio.sleep(CHECK_S)
 
     async def stop(self, grace_s: float) -> None:
@@ -93,7 +106,8 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
 
-    async def _say(self, *, ready: bool) -> None:
+    async def _say(self) -> None:
+        ready = self._state.ready
         serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", self._names["PredictionService"]):
             await self._health.set(name, serving if ready else not_serving)

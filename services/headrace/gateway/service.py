@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from functools import partial
+
+from redis.exceptions import RedisError
 
 from headrace.gateway.answer_log import AnswerLog
 from headrace.gateway.answer_records import AnswerRecords, LocalRecords
@@ -28,6 +31,7 @@ from headrace.gateway.triton import TritonClient
 from headrace.pipeline.state import compile_plan
 from headrace.platform import redis
 from headrace.platform.artifacts import ArtifactStore
+from headrace.platform.event_codec import CheckedEvent
 from headrace.platform.feature_state import FeatureStateReader
 from headrace.platform.health import Health
 from headrace.platform.leases import Leases
@@ -39,6 +43,7 @@ from headrace.platform.topics import Topics, check_topics, deployed_name
 
 HEARTBEAT_S = 120.0
 REDIS_REST_S = 0.5
+WARM_UP_S = 2.0
 RESOLVE_PATIENCE_S = 30.0
 # Small reads and writes let other clients of the same Redis in between.
 FEATURE_ROWS = 512
@@ -126,6 +131,7 @@ class GatewayService:
             timeout_s=timeout_s,
             breaker=breaker,
         )
+        await self._warm_up(reading)
         inference = Inference(self._routing, self._triton, self._models)
         window_s, queued = settings.batch_window_ms / 1000, settings.queue_rows
         self._features: FeatureBatcher = Batcher(
@@ -181,6 +187,20 @@ class GatewayService:
         )
         port = await self._server.start()
         self._log.info("gateway listening", grpc_host=settings.grpc_host, grpc_port=port, pipeline=self._deployed)
+
+    async def _warm_up(self, reading: FeatureReading) -> None:
+        """Connect to Redis and evaluate once, so that the first caller does not pay for it."""
+        nobody = CheckedEvent(
+            "warm-up",
+            1,
+            [""] * len(self._pipeline.event.texts),
+            [0.0] * len(self._pipeline.event.numbers),
+            answered=False,
+        )
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(WARM_UP_S):
+                await self._redis.ping()
+        await reading.read(None, [[nobody]])
 
     async def run(self) -> None:
         """Serve until cancelled."""

@@ -8,6 +8,7 @@ starts reads how far its predecessor came.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from aiokafka import OffsetAndMetadata
@@ -45,12 +46,15 @@ class SpoolShipping:
         self._component = component
         self._changed = asyncio.Event()
         self._emptied = asyncio.Event()
-        self._hurry = False
+        self._hurry = asyncio.Event()
+        self._spool: Spool | None = None
         self._log = get_logger("spool_shipping")
 
     def changed(self) -> None:
-        """Something became ready to ship."""
+        """Something was appended, or became ready to ship."""
         self._changed.set()
+        if self._spool is not None:
+            self._note(self._spool)
 
     async def position(self) -> int:
         """How far Kafka has the spool: the first sequence number that it has not.
@@ -70,6 +74,7 @@ class SpoolShipping:
             ProducerFenced: another process has this instance's name.
             KafkaFault: Kafka refuses what is asked.
         """
+        self._spool = spool
         while True:
             try:
                 async with kafka.transactional_producer(self._bootstrap, self._transactional_id) as producer:
@@ -85,7 +90,7 @@ class SpoolShipping:
 
     async def flush(self, spool: Spool) -> None:
         """Wait until Kafka has everything; `run` must be running."""
-        self._hurry = True
+        self._hurry.set()
         while not spool.is_empty:
             self._emptied.clear()
             self._changed.set()
@@ -97,8 +102,9 @@ class SpoolShipping:
             self._changed.clear()
             self._note(spool)
             await self._changed.wait()
-            if not self._hurry:
-                await asyncio.sleep(self._gather_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._gather_s):
+                    await self._hurry.wait()
             return
         async with kafka.transaction(producer):
             sent = [future for entry in entries if entry.ship for future in await self._send(producer, entry)]

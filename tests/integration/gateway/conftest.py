@@ -30,6 +30,9 @@ async def deployment(
         "HEADRACE_TRITON_URLS": triton_url,
         "HEADRACE_ARTIFACTS": str(tmp_path / "artifacts"),
         "HEADRACE_STATE_DIR": str(tmp_path / "state"),
+        # A machine that runs many tests at once may be slow; whether Redis is away is a test of its own.
+        "HEADRACE_GATEWAY_REDIS_TIMEOUT_MS": "3000",
+        "HEADRACE_GATEWAY_TRITON_TIMEOUT_MS": "5000",
         "HEADRACE_SIGNING_PUBLIC_KEY": str(keys.public),
     }
     client = connect(redis_url)

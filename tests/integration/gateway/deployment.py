@@ -106,12 +106,16 @@ class GatewayProcess:
         self.features: Any = FeatureServiceStub(self.channel)
 
     async def readiness(self) -> dict[str, Any]:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{self.ops_port}/readyz") as answer,
-        ):
-            body: dict[str, Any] = await answer.json()
-            return body
+        """Body of `/readyz`; not ready before it listens."""
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{self.ops_port}/readyz") as answer,
+            ):
+                body: dict[str, Any] = await answer.json()
+                return body
+        except aiohttp.ClientError:
+            return {"ready": False}
 
     async def metric(self, name: str) -> float:
         """Sum of a metric over its labels."""
@@ -125,10 +129,7 @@ class GatewayProcess:
     async def ready(self, timeout_s: float = 40.0) -> None:
         async def is_ready() -> bool:
             assert self.process.returncode is None, f"the gateway ended: {self.log.read_text()[-3000:]}"
-            try:
-                return bool((await self.readiness())["ready"])
-            except aiohttp.ClientError:
-                return False
+            return bool((await self.readiness())["ready"])
 
         await eventually(is_ready, f"gateway ready (log: {self.log.read_text()[-2000:]})", timeout_s)
 
@@ -223,10 +224,22 @@ class Deployment:
             feature_names=pipeline.feature_names,
         )
         routed = RoutedVersion(model=model, triton_model=name)
+        await self.publish(routed, previous)
+        return routed
+
+    async def publish(self, routed: RoutedVersion, previous: Sequence[RoutedVersion] = ()) -> None:
+        """Write a route table."""
         self.epoch += 1
         table = RouteTable(pipeline=self.topics.deployed, epoch=self.epoch, champion=routed, previous=previous)
         await send(self.writer, self.topics.routes, table.SerializeToString(), key=self.topics.deployed.encode())
-        return routed
+
+    async def in_use(self, gateway: GatewayProcess, epoch: int) -> None:
+        """Wait until a gateway uses a route table."""
+
+        async def used() -> bool:
+            return await gateway.metric("headrace_gateway_route_epoch") == epoch
+
+        await eventually(used, f"epoch {epoch} in use")
 
     async def send_vectors(
         self,
