@@ -84,9 +84,12 @@ class Follower:
             stall_s: how long nothing at all may come, in seconds.
 
         Raises:
-            DemoError: nothing came for that long.
+            DemoError: nothing came for that long, or a payment was set aside.
         """
         while not condition():
+            if refused := self.recording.refused:
+                more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+                raise DemoError(f"the features service has set aside {refused[0]}{more}")
             seen = self._seen
             try:
                 async with asyncio.timeout(stall_s), self._changed:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 
 from headrace.demo.sources import Payments
 from headrace.v1.alert_pb2 import Alert
@@ -50,6 +52,7 @@ class Recording:
         routes: route tables with the time at which they were appended, in microseconds.
         alerts: alerts in order.
         rejected: what services set aside.
+        refused: payments of the replay that were set aside and will have no prediction, with the reason.
         failed_requests: calls that had no answer in the end, by method.
     """
 
@@ -87,6 +90,7 @@ class Recording:
         self.routes: list[tuple[RouteTable, int]] = []
         self.alerts: list[Alert] = []
         self.rejected: list[Rejected] = []
+        self.refused: list[str] = []
         self.failed_requests: list[str] = []
         self.counts = Counts()
 
@@ -160,7 +164,14 @@ class Recording:
 
     def file_rejected(self, value: bytes, place: Place) -> None:
         """A record that was set aside."""
-        self.rejected.append(Rejected.FromString(value))
+        rejected = Rejected.FromString(value)
+        self.rejected.append(rejected)
+        if rejected.source.topic.endswith(".events"):
+            event = Event()
+            with suppress(DecodeError):
+                event.ParseFromString(rejected.value)
+            if event.event_id in self._row:
+                self.refused.append(f"payment {event.event_id}: {rejected.detail}")
 
     @property
     def champion(self) -> str:

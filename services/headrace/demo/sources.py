@@ -47,6 +47,10 @@ class SourceError(Exception):
         self.row = row
 
 
+LEAST_DAYS = 16
+LEAST_PAYMENTS_A_DAY = 300
+
+
 @dataclass(frozen=True)
 class Payments:
     """Payments in the order of their event time; of equal times, in the order of the source.
@@ -96,7 +100,10 @@ def load_source(
     if path is None:
         if seed < 0:
             raise SourceError("SEED", f"is {seed}, allowed is 0 or more")
-        simulation = Simulation(events=DEFAULT_EVENTS if events is None else events, seed=seed)
+        count = DEFAULT_EVENTS if events is None else events
+        # A few payments over many days would leave gaps of days in a partition, which its time guard takes for faults.
+        days = min(Simulation.days, max(LEAST_DAYS, count // LEAST_PAYMENTS_A_DAY))
+        simulation = Simulation(events=count, days=days, seed=seed)
         return _payments(f"simulator, seed {seed}", simulate(simulation), None, max_amount_cents)
     source = str(path)
     return _payments(source, _read(Path(path), source), events, max_amount_cents)

@@ -12,7 +12,7 @@ from headrace.pipeline import DAY, EventColumns
 from headrace.pipeline.recompute import EventHistory, LabelHistory, Positions, recompute
 from headrace.pipeline.state import compile_plan
 from headrace.platform.pipelines import load_pipeline
-from headrace.v1.event_pb2 import Event, Label
+from headrace.v1.event_pb2 import Event, Label, Rejected, SourcePosition
 from headrace.v1.prediction_pb2 import CHANNEL_KAFKA, ROLE_ANSWER, ROLE_REPEAT, ROLE_SHADOW, Outcome, Prediction
 
 payments = load_source(None, 400, 3)
@@ -133,3 +133,17 @@ def test_parity_finds_an_event_that_was_counted_too_early(recording: Recording) 
     row = int(np.flatnonzero(np.array(payments.customer_id) == payments.customer_id[350])[-1])
     recording.event_positions[row, 0] = 0
     assert compare(plan, recording).rows_different > 0
+
+
+def test_a_payment_that_was_set_aside_is_named(recording: Recording) -> None:
+    rejected = Rejected(
+        source=SourcePosition(topic="fraud.events"),
+        value=Event(event_id=payments.transaction_id[7]).SerializeToString(),
+        detail="event_time_us lies 2 days ahead",
+    )
+    recording.file_rejected(rejected.SerializeToString(), Place(0, 0, 1))
+    recording.file_rejected(
+        Rejected(source=SourcePosition(topic="fraud.events"), value=b"\xff").SerializeToString(), Place(0, 1, 1)
+    )
+    assert recording.refused == [f"payment {payments.transaction_id[7]}: event_time_us lies 2 days ahead"]
+    assert len(recording.rejected) == 2
