@@ -245,7 +245,6 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Let the batch that is under way finish, commit, then forget the partitions."""
-        self._assignment.starting("rebalancing")
         async with self._busy:
             try:
                 if self._next:
@@ -257,6 +256,7 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._generation += 1
                 self._next = {}
                 self._stream.assigned({})
+                self._assignment.starting("rebalancing")
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Seek each partition to where state and commit say."""

@@ -221,6 +221,7 @@ class Deployment:
             "headrace.cli",
             *arguments,
             env=self.environment(),
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )

@@ -74,7 +74,7 @@ async def test_a_stopped_worker_leaves_nothing_uncommitted(deployment: Deploymen
 
 async def test_a_worker_that_was_suspended_while_another_took_over(deployment: Deployment) -> None:
     """The first is stopped in full flight; when it goes on, in the middle of a batch, its partitions are another's."""
-    payments = Payments(deployment.plan.pipeline, 20_000, seed=4)
+    payments = Payments(deployment.plan.pipeline, 12_000, seed=4)
     third = len(payments.records) // 3
     first, second = await deployment.start(batch_events=50), await deployment.start()
     await deployment.until(lambda: shares(deployment, 2), "both have partitions")
@@ -160,6 +160,10 @@ async def test_reset_builds_the_state_again(deployment: Deployment) -> None:
     worker.send(signal.SIGTERM)
     assert await worker.wait() == 0
     before = await deployment.contents()
+    status, said = await deployment.command("features", "reset")
+    assert status == 130, "nobody confirmed it"
+    assert said.startswith(f"Delete the feature state of {deployment.topics.deployed} and build it again? [y/N]:")
+    assert await deployment.caught_up()
     status, said = await deployment.command("features", "reset", "--yes")
     assert status == 0
     assert said.endswith("keys deleted; `headrace run features` builds the state again\n")
