@@ -44,7 +44,7 @@ class OutcomesService:
         self._setup: WorkerSetup
         self._workers: dict[int, tuple[PartitionWorker, asyncio.Task[None]]] = {}
         self._tasks: asyncio.TaskGroup | None = None
-        self._assigned: frozenset[int] = frozenset()
+        self._ending = False
         self._failure: asyncio.Future[None]
 
     async def start(self) -> None:
@@ -84,6 +84,7 @@ class OutcomesService:
     async def drain(self, deadline: Deadline) -> None:
         """Let the batches that are under way be committed."""
         self._assignment.not_ready("stopping")
+        self._ending = True
         async with asyncio.timeout(deadline.remaining()):
             await self._end_workers()
 
@@ -102,13 +103,23 @@ class OutcomesService:
 
     def _begin_workers(self, partitions: frozenset[int]) -> None:
         assert self._tasks is not None
+        if self._ending:
+            return
         self._log.info("partitions assigned", partitions=sorted(partitions))
         for partition in sorted(partitions):
             heartbeat = self._health.heartbeat(f"partition {partition}", HEARTBEAT_S)
             worker = PartitionWorker(self._setup, self._rules(partition), self._directory(partition), heartbeat)
-            self._workers[partition] = worker, self._tasks.create_task(worker.run(), name=f"partition {partition}")
+            self._workers[partition] = worker, self._tasks.create_task(self._run(worker), name=f"partition {partition}")
         self._assignment.starting("catching up")
         self._tasks.create_task(self._note_readiness(self._workers), name="readiness")
+
+    async def _run(self, worker: PartitionWorker) -> None:
+        try:
+            await worker.run()
+        except BaseException:
+            # A rebalance that comes after this begins nothing.
+            self._ending = True
+            raise
 
     async def _note_readiness(self, workers: dict[int, tuple[PartitionWorker, asyncio.Task[None]]]) -> None:
         for worker, task in workers.values():

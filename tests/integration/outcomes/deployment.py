@@ -136,7 +136,7 @@ class Deployment:
         """Wait until all that was published is read and committed."""
 
         async def done() -> bool:
-            return await self._left() == 0
+            return await self.left() == 0
 
         await self.until(done, "everything is committed")
 
@@ -179,6 +179,13 @@ class Deployment:
         """Committed offsets of the join."""
         return await kafka.committed_offsets(self.bootstrap, self.topics.group("outcomes"))
 
+    async def left(self) -> int:
+        """Offsets of both topics that are not committed yet."""
+        committed = await self.committed()
+        async with kafka.KafkaAdmin(self.bootstrap) as admin:
+            ends = await admin.end_offsets([self.topics.predictions, self.topics.labels])
+        return sum(max(0, end - committed.get(partition, 0)) for partition, end in ends.items())
+
     async def close(self) -> None:
         """End the processes and delete the topics."""
         for process in self.processes:
@@ -195,12 +202,6 @@ class Deployment:
             for message in messages
         ]
         await asyncio.gather(*sent)
-
-    async def _left(self) -> int:
-        committed = await self.committed()
-        async with kafka.KafkaAdmin(self.bootstrap) as admin:
-            ends = await admin.end_offsets([self.topics.predictions, self.topics.labels])
-        return sum(max(0, end - committed.get(partition, 0)) for partition, end in ends.items())
 
     async def _read(self, topic: str) -> Sequence[bytes]:
         ends = await kafka.end_offsets(self.bootstrap, topic)
