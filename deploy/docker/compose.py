@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,9 +25,12 @@ NEEDED = "the compose stack needs Docker Engine 25 or later with Compose 2.24 or
 #: Seconds for a question that the engine answers at once.
 ANSWER_S = 60.0
 
+#: A service ends with this status where starting it again would not help.
+_USERS_MISTAKE = 2
+_MOST_RESTARTS = 4
+
 _LOG_LINES = 15
 _LONGEST_LINE = 1_500
-_CONTAINER = re.compile(r"Container (?P<container>\S+)\s+(?P<state>Started|Healthy|Exited|Stopped|Error)")
 _BUILDING = re.compile(r"#\d+ \[(?P<service>[a-z]+) [^\]]+\] ")
 _PULLING = re.compile(r" ?(?P<service>[a-z]+) Pulling$")
 
@@ -136,15 +140,51 @@ class Compose:
         if process.returncode:
             raise StackError("\n".join([f"docker compose {arguments[0]} failed:", *_cut(last)]))
 
-    def troubles(self, problem: str) -> str:
-        """The state of what does not run well, and the end of its log.
+    def wait(self, services: Iterable[str], patience: float) -> None:
+        """Wait until these services are well, saying of each that it is; ``patience`` in seconds.
 
-        Of several, those that the last line of compose's own ``problem`` names: as one fails, the others may still be
-        about to start.
+        A service that ends while its broker is still busy is right to, and is started again; one that ends again and
+        again, or with the status of a user's mistake, is not waited for. That is why this is not `up --wait`, which
+        takes the first end of any container for a failure.
+
+        Raises
+        ------
+        StackError
+            With the state of each that is not well, and the end of its log.
         """
-        unwell = [one for one in self.containers() if one.state != "created" and not one.well]
-        named = [one for one in unwell if one.name in problem.splitlines()[-1].split()]
-        return "\n".join(self._trouble(one) for one in named or unwell)
+        waiting = set(services)
+        deadline = time.monotonic() + patience
+        while True:
+            containers = [one for one in self.containers() if one.service in waiting]
+            for name in [one.service for one in containers if one.well]:
+                waiting.remove(name)
+                self._say("the signing keys and the topics are there" if name == "setup" else f"{name} is ready")
+            if not waiting:
+                return
+            unwell = [one for one in containers if not one.well]
+            if failed := [one for one in unwell if self._failed(one)]:
+                raise StackError(self._troubles(failed))
+            if time.monotonic() > deadline:
+                missing = waiting - {one.service for one in unwell}
+                raise StackError("\n".join([self._troubles(unwell), *(f"{name} has no container" for name in missing)]))
+            time.sleep(0.5)
+
+    def _failed(self, container: Container) -> bool:
+        if container.state not in {"exited", "restarting", "dead"}:
+            return False
+        if container.state != "restarting" or container.exit_code == _USERS_MISTAKE:
+            return True
+        return int(self.ask("docker", "inspect", "--format", "{{.RestartCount}}", container.name)) >= _MOST_RESTARTS
+
+    def troubles(self) -> str:
+        """The state of what is not well, and the end of its log.
+
+        What is only created waits for another, so it is not at fault.
+        """
+        return self._troubles([one for one in self.containers() if one.state != "created" and not one.well])
+
+    def _troubles(self, containers: Iterable[Container]) -> str:
+        return "\n".join(self._trouble(one) for one in containers)
 
     def _trouble(self, container: Container) -> str:
         ended = f", exit status {container.exit_code}" if container.state in {"exited", "restarting"} else ""
@@ -190,18 +230,7 @@ def progress(line: str) -> str | None:
         return f"building the image of {found['service']}"
     if found := _PULLING.match(line.rstrip()):
         return f"pulling the image of {found['service']}"
-    if found := _CONTAINER.search(line):
-        service = service_of(found["container"])
-        if found["state"] == "Healthy":
-            return f"{service} is ready"
-        if found["state"] == "Exited" and service == "setup":
-            return "the signing keys and the topics are there"
     return None
-
-
-def service_of(container: str) -> str:
-    """The service in a container's name, `<project>-<service>-<number>`."""
-    return container.rpartition("-")[0].rpartition("-")[2]
 
 
 def _start(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:

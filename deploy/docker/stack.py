@@ -97,7 +97,7 @@ class Stack:
         self._settings.chmod(0o600)
         self._say(f"starting {', '.join(SERVICES)}")
         try:
-            self._up(SERVICES, {**settings, "HEADRACE_ENV_FILE": str(self._settings)})
+            self._up(("setup", *SERVICES), {**settings, "HEADRACE_ENV_FILE": str(self._settings)})
         except StackError:
             # A wrong setting, most likely: it must not be tried on and on.
             self._remove_services()
@@ -124,11 +124,11 @@ class Stack:
 
     def _up(self, services: tuple[str, ...], environment: Mapping[str, str]) -> None:
         try:
-            self._compose.run(
-                "up", "--detach", "--wait", "--wait-timeout", str(READY_S), *services, environment=environment
-            )
+            self._compose.run("up", "--detach", *services, environment=environment)
         except StackError as error:
-            raise StackError(self._compose.troubles(str(error)) or str(error)) from error
+            # Kafka or setup, for which the services wait, or something that compose has said itself.
+            raise StackError(self._compose.troubles() or str(error)) from error
+        self._compose.wait(services, READY_S)
 
     def _remove_services(self) -> None:
         self._compose.run("rm", "--stop", "--force", "setup", *SERVICES)

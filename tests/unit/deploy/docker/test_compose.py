@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.docker import StackError
-from deploy.docker.compose import Compose, Container, progress, service_of
-
-PROBLEM = "docker compose up failed:\n Container headrace-learner-1  Waiting\ncontainer headrace-learner-1 is unhealthy"
+from deploy.docker.compose import Compose, Container, progress
 
 
 def container(service: str, state: str, health: str = "", exit_code: int = 0) -> Container:
@@ -22,20 +20,13 @@ def container(service: str, state: str, health: str = "", exit_code: int = 0) ->
         ("#12 [gateway build 5/8] RUN pip install\n", "building the image of gateway"),
         ("#12 [gateway internal] load build context\n", "building the image of gateway"),
         (" kafka Pulling \n", "pulling the image of kafka"),
-        (" Container headrace-kafka-1  Healthy\n", "kafka is ready"),
-        (" Container my-own-name-kafka-1  Healthy\n", "kafka is ready"),
-        (" Container headrace-setup-1  Exited\n", "the signing keys and the topics are there"),
-        (" Container headrace-gateway-1  Exited\n", None),
+        (" Container headrace-kafka-1  Healthy\n", None),
         ("#12 DONE 0.1s\n", None),
         ("\n", None),
     ],
 )
 def test_progress(line: str, said: str | None) -> None:
     assert progress(line) == said
-
-
-def test_the_service_of_a_container() -> None:
-    assert service_of("headrace-test-outcomes-1") == "outcomes"
 
 
 @pytest.mark.parametrize(
@@ -68,41 +59,69 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     return put
 
 
-def listed(service: str, state: str, health: str) -> str:
-    fields = {"Name": f"headrace-{service}-1", "Service": service, "State": state, "Health": health, "ExitCode": 1}
-    return json.dumps({**fields, "Publishers": [{"PublishedPort": 19104}, {"PublishedPort": 0}]})
+def listed(service: str, state: str, health: str, exit_code: int = 0) -> str:
+    fields = {"Name": f"headrace-{service}-1", "Service": service, "State": state, "Health": health}
+    ports = [{"PublishedPort": 19104}, {"PublishedPort": 0}]
+    return json.dumps({**fields, "ExitCode": exit_code, "Publishers": ports})
 
 
-def test_the_service_that_compose_names_is_the_one_at_fault(docker: Callable[[str], None]) -> None:
-    rows = "\n".join(
-        [
-            listed("gateway", "running", "starting"),
-            listed("rollout", "created", ""),
-            listed("learner", "restarting", ""),
-            listed("kafka", "running", "healthy"),
-        ]
-    )
-    docker(
-        f"""case "$*" in
-        *ps*) cat <<'EOF'
-{rows}
-EOF
-        ;;
-        inspect*) echo '{{"Log": [{{"Output": "not asked for"}}]}}' ;;
-        *logs*learner) echo "HEADRACE_LEARNER_GATHER_S: 'x' is not allowed" ;;
-        esac"""
+@pytest.fixture
+def containers(docker: Callable[[str], None], tmp_path: Path) -> Callable[..., None]:
+    """Lets Docker list these containers, with a log and a health check, and as often started again as it is told."""
+
+    def put(*rows: str, restarts: int = 0) -> None:
+        (tmp_path / "rows").write_text("".join(f"{row}\n" for row in rows))
+        docker(
+            f"""case "$*" in
+            *ps*) cat {tmp_path}/rows ;;
+            *RestartCount*) echo {restarts} ;;
+            inspect*) echo '{{"Log": [{{"Output": "no answer"}}]}}' ;;
+            *logs*) echo "HEADRACE_LEARNER_GATHER_S: 'x' is not allowed" ;;
+            esac"""
+        )
+
+    return put
+
+
+LOG = ["its log ends with:", "HEADRACE_LEARNER_GATHER_S: 'x' is not allowed"]
+
+
+def test_what_is_not_well_is_named_with_its_log(containers: Callable[..., None]) -> None:
+    containers(
+        listed("gateway", "running", "unhealthy"),
+        listed("rollout", "created", ""),
+        listed("kafka", "running", "healthy"),
     )
     compose = Compose(lambda line: None)
-    assert compose.troubles(PROBLEM).splitlines() == [
-        "learner is not ready (restarting, exit status 1)",
-        "its log ends with:",
-        "HEADRACE_LEARNER_GATHER_S: 'x' is not allowed",
+    assert compose.troubles().splitlines() == [
+        "gateway is not ready (unhealthy)",
+        "its health check says: no answer",
+        *LOG,
     ]
-    both = compose.troubles("docker compose up failed:\napplication not healthy after 3m0s")
-    assert "gateway is not ready (starting)\nits health check says: not asked for" in both
-    assert "learner is not ready" in both
-    assert "rollout" not in both, "it waits for another"
     assert compose.containers()[0].published == {19104}
+
+
+def test_waiting_ends_when_all_are_well(containers: Callable[..., None]) -> None:
+    containers(listed("kafka", "running", "healthy"), listed("redis", "running", "healthy"))
+    said: list[str] = []
+    Compose(said.append).wait(("kafka", "redis"), 5)
+    assert said == ["kafka is ready", "redis is ready"]
+
+
+@pytest.mark.parametrize(("exit_code", "restarts"), [(2, 0), (1, 9)], ids=["a user's mistake", "again and again"])
+def test_a_service_that_ends_is_not_waited_for(containers: Callable[..., None], exit_code: int, restarts: int) -> None:
+    containers(
+        listed("gateway", "running", "starting"), listed("learner", "restarting", "", exit_code), restarts=restarts
+    )
+    with pytest.raises(StackError) as caught:
+        Compose(lambda line: None).wait(("gateway", "learner"), 60)
+    assert str(caught.value).splitlines() == [f"learner is not ready (restarting, exit status {exit_code})", *LOG]
+
+
+def test_a_service_that_ended_once_is_waited_for(containers: Callable[..., None]) -> None:
+    containers(listed("learner", "restarting", "", 1), restarts=1)
+    with pytest.raises(StackError, match=r"learner is not ready \(restarting, exit status 1\)\n(.*\n)*gateway has no"):
+        Compose(lambda line: None).wait(("learner", "gateway"), 0.1)
 
 
 def test_an_engine_that_is_too_old(docker: Callable[[str], None]) -> None:
@@ -130,8 +149,8 @@ def test_no_docker_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_failed_command_says_its_last_lines(docker: Callable[[str], None]) -> None:
-    docker("echo ' Container headrace-kafka-1  Healthy'; echo 'the disk is full' >&2; exit 17")
+    docker("echo ' kafka Pulling'; echo 'the disk is full' >&2; exit 17")
     said: list[str] = []
     with pytest.raises(StackError, match=r"docker compose build failed:\n(.*\n)*the disk is full"):
         Compose(said.append).run("build")
-    assert said == ["kafka is ready"]
+    assert said == ["pulling the image of kafka"]
