@@ -37,12 +37,14 @@ trap 'exit 143' TERM
 say "docker compose up --build --wait (the first time takes some minutes)"
 log=$(mktemp)
 docker compose --progress plain up --build --detach --wait --wait-timeout 300 2>&1 | tee "$log" |
-  grep --line-buffered -E '^#[0-9]+ \[.* RUN |^ *Container .* (Healthy|Exited)|Pulling$' ||
+  grep --line-buffered -E '^#[0-9]+ \[.* RUN |^ *Container .* (Healthy|Exited)|Pulling$' |
+  awk '!seen[$0]++ { print; fflush() }' ||
   { tail -n 30 "$log" >&2; fail "the stack did not become ready"; }
 say "ready after $SECONDS s"
 
 rm -f "$report"
 say "a demonstration with $events payments"
-.venv/bin/headrace demo run --stack compose --events "$events" --keep || fail "the demonstration failed"
+# Slow enough that versions are published while it flows.
+.venv/bin/headrace demo run --stack compose --events "$events" --rate 400 --keep || fail "the demonstration failed"
 "$python" deploy/docker/check_report.py "$report" "$events" || fail "the report does not hold, as the lines above say"
 say "passed after $SECONDS s: $events events, nothing missing, doubled, failed or different"
