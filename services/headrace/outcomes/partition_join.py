@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from opentelemetry import trace
+
 from headrace.outcomes import metrics
 from headrace.outcomes.decoding import Decoded, Record, decode
 from headrace.outcomes.errors import RecordsLostError, StalledError
@@ -120,6 +122,7 @@ class PartitionJoin:
         self._look_at = 0.0
         self._moved_at = 0.0
         self._log = get_logger(partition=rules.partition)
+        self._tracer = trace.get_tracer("headrace.outcomes")
 
     async def catch_up(self) -> None:
         """Bring the store to the commit, publishing nothing.
@@ -216,10 +219,13 @@ class PartitionJoin:
 
     async def _process(self, decoded: Decoded, at: Positions) -> None:
         self._moved_at = asyncio.get_running_loop().time()
-        states, before, batch = self._join(decoded)
-        progress = replace(self._progress, positions=at, clock=batch.clock)
-        await self._writer.commit(Outgoing(batch.outcomes, decoded.misplaced, decoded.rejected), progress)
-        self._store.write(states, before, progress)
+        with self._tracer.start_as_current_span("join batch") as span:
+            states, before, batch = self._join(decoded)
+            span.set_attribute("partition", self._rules.partition)
+            span.set_attribute("outcomes", len(batch.outcomes))
+            progress = replace(self._progress, positions=at, clock=batch.clock)
+            await self._writer.commit(Outgoing(batch.outcomes, decoded.misplaced, decoded.rejected), progress)
+            self._store.write(states, before, progress)
         self._committed = progress
         metrics.count(batch.counts)
 

@@ -98,7 +98,7 @@ def run(logs: Logs, seed: int, crash_rate: float, lose_store: bool, rules: JoinR
         return asyncio.run(attempts())
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     logs=logs_of_predictions_and_labels(),
     seed=st.integers(0, 2**32),
@@ -110,7 +110,7 @@ def test_the_outcomes_are_those_of_the_oracle(logs: Logs, seed: int, crash_rate:
     assert logs.summary() == oracle(logs)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(logs=logs_of_predictions_and_labels(), seeds=st.tuples(st.integers(0, 2**32), st.integers(0, 2**32)))
 def test_a_rebuilt_store_is_the_lost_one(logs: Logs, seeds: tuple[int, int]) -> None:
     lost = run(logs, seeds[0], 0.0, lose_store=False)
@@ -121,7 +121,7 @@ def test_a_rebuilt_store_is_the_lost_one(logs: Logs, seeds: tuple[int, int]) -> 
     assert rebuilt.states == lost.states
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     parts=st.lists(logs_of_predictions_and_labels(), min_size=2, max_size=3),
     seed=st.integers(0, 2**32),
