@@ -172,9 +172,12 @@ class Compose:
     def _failed(self, container: Container) -> bool:
         if container.state not in {"exited", "restarting", "dead"}:
             return False
-        if container.state != "restarting" or container.exit_code == _USERS_MISTAKE:
+        if container.state != "restarting":
             return True
-        return int(self.ask("docker", "inspect", "--format", "{{.RestartCount}}", container.name)) >= _MOST_RESTARTS
+        # The list leaves out its exit status while it is started again.
+        ends = self.ask("docker", "inspect", "--format", "{{.State.ExitCode}} {{.RestartCount}}", container.name)
+        status, restarts = map(int, ends.split())
+        return status == _USERS_MISTAKE or restarts >= _MOST_RESTARTS
 
     def troubles(self) -> str:
         """The state of what is not well, and the end of its log.
@@ -187,8 +190,8 @@ class Compose:
         return "\n".join(self._trouble(one) for one in containers)
 
     def _trouble(self, container: Container) -> str:
-        ended = f", exit status {container.exit_code}" if container.state in {"exited", "restarting"} else ""
-        state = container.state if ended else container.health
+        ended = f", exit status {container.exit_code}" if container.state == "exited" else ""
+        state = container.health if container.state == "running" else container.state
         lines = [f"{container.service} is not ready ({state}{ended})"]
         checks = json.loads(self.ask("docker", "inspect", "--format", "{{json .State.Health}}", container.name)) or {}
         if container.state == "running" and checks.get("Log"):
