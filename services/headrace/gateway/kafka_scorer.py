@@ -169,6 +169,7 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._failure is not None:
             raise self._failure
         generation = self._generation
+        # What was fetched before its partition was taken up is dropped here, and read again.
         records = {at.partition: of for at, of in found.items() if at.partition in self._highest}
         if not records:
             return None
@@ -325,11 +326,20 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
             partitions = list(assigned)
             async with KafkaAdmin(self._bootstrap) as admin:
                 committed = await admin.committed(self._group)
+                begin = await admin.begin_offsets([self._topics.vectors])
+            # Without a pause from here on: what is fetched behind a seek must find its partition taken up. What was
+            # fetched before and is handed out after comes again, and is known by its source offset.
             for at in partitions:
-                offset, metadata = committed.get(at, (-1, ""))
+                offset, metadata = committed.get(at, (begin[at], ""))
+                if offset < begin[at]:
+                    self._log.error(
+                        "vectors were deleted before they were scored",
+                        partition=at.partition,
+                        first=offset,
+                        last=begin[at] - 1,
+                    )
+                consumer.seek(at, max(offset, begin[at]))
                 self._highest[at.partition] = highest_of(metadata)
-                if offset >= 0:
-                    consumer.seek(at, offset)
             self._note_assignment()
             self._log.info("partitions assigned", partitions={at.partition: committed.get(at) for at in partitions})
         except Exception as error:  # noqa: BLE001 (raised by the loop)
