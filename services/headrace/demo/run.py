@@ -41,6 +41,8 @@ REPORT_FOLDER = Path(".run/demo")
 DEFAULT_EVENTS = 100_000
 DEFAULT_RATE = 1_500.0
 SEED = 7
+PATIENT = {"HEADRACE_GATEWAY_REDIS_TIMEOUT_MS": "20000", "HEADRACE_GATEWAY_TRITON_TIMEOUT_MS": "20000"}
+"""A lockstep replay wants the same answers on a busy machine, not quick ones that do without a part."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def run_demo(options: DemoOptions, console: Console) -> int:
     # Every demonstration has a namespace of its own: on a kept stack a second one starts from nothing.
     namespace = f"demo-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}"
     environment = {"HEADRACE_NAMESPACE": namespace, "HEADRACE_LEARNER_LOCKSTEP": str(options.lockstep).lower()}
+    if options.lockstep:
+        environment |= PATIENT
     try:
         try:
             stack.start_services(environment)

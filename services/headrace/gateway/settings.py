@@ -54,7 +54,7 @@ class GatewaySettings(Settings):
     triton_probe_ms: float = Field(default=250.0, gt=0, le=60_000)
     """Time between two looks at a Triton server that is away, in milliseconds."""
 
-    redis_timeout_ms: float = Field(default=100.0, gt=0, le=60_000)
+    redis_timeout_ms: float = Field(default=250.0, gt=0, le=60_000)
     """How long Redis may take before features are their declared defaults, in milliseconds."""
 
     idempotency_window_s: float = Field(default=300.0, gt=0, le=86_400)
