@@ -40,6 +40,7 @@ class Inference:
         self._routing = routing
         self._triton = triton
         self._models = models
+        self._warned = ""
 
     async def infer(self, choice: Choice, blocks: list[npt.NDArray[np.float32]]) -> Sequence[ScoredRows]:
         """The scores of blocks of rows, in order.
@@ -77,7 +78,9 @@ class Inference:
                     fault = again
         except TritonError as error:
             fault = error
-        if not isinstance(fault, TritonAwayError):
+        # Once, not with each batch. That a server is away is said where it is found out.
+        if not isinstance(fault, TritonAwayError) and self._warned != choice.version.version:
+            self._warned = choice.version.version
             get_logger().warning("Triton gave no scores", version=choice.version.version, reason=str(fault))
         began = time.perf_counter()
         try:
@@ -93,4 +96,5 @@ class Inference:
         began = time.perf_counter()
         scores = await self._triton.infer(choice.version.triton_model, matrix)
         INFER_TIME.labels("triton").observe(time.perf_counter() - began)
+        self._warned = ""
         return scores

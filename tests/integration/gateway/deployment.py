@@ -10,7 +10,8 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,18 @@ import aiohttp
 import grpc.aio
 import numpy as np
 import onnx
+import tritonclient.grpc.aio as triton_grpc
 from onnx import TensorProto, helper, numpy_helper
 from redis.asyncio import Redis
 
 from headrace.gateway.scoring import now_us
 from headrace.platform.artifacts import ArtifactStore
 from headrace.platform.event_codec import CheckedEvent, pack_event
-from headrace.platform.kafka import TopicPartition, consumer, send
+from headrace.platform.kafka import KafkaAdmin, TopicPartition, consumer, producer, send
 from headrace.platform.pipelines import load_pipeline
-from headrace.platform.signing import Signer
-from headrace.platform.topics import Topics
+from headrace.platform.redis import connect
+from headrace.platform.signing import Signer, create_key_pair
+from headrace.platform.topics import Topics, create_topics, deployed_name
 from headrace.platform.triton_config import MODEL_FILE, triton_model_config
 from headrace.v1.event_pb2 import Event, SourcePosition
 from headrace.v1.model_pb2 import Artifact, ModelVersion, RoutedVersion, RouteTable
@@ -315,3 +318,52 @@ class Deployment:
         """The event as it goes to `events` with `ingest`."""
         answered = CheckedEvent(one.event_id, one.time_us, one.texts, one.numbers, answered=True)
         return pack_event(pipeline, answered).SerializeToString()
+
+
+@asynccontextmanager
+async def deploy(
+    kafka_bootstrap: str, redis_url: str, triton_url: str, namespace: str, tmp_path: Path
+) -> AsyncIterator[Deployment]:
+    """A deployed pipeline while the block runs."""
+    deployed = deployed_name("fraud", namespace)
+    await create_topics(kafka_bootstrap, deployed)
+    keys = create_key_pair(tmp_path / "keys")
+    environment = {
+        "HEADRACE_NAMESPACE": namespace,
+        "HEADRACE_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "HEADRACE_REDIS_URL": redis_url,
+        "HEADRACE_TRITON_URLS": triton_url,
+        "HEADRACE_ARTIFACTS": str(tmp_path / "artifacts"),
+        "HEADRACE_STATE_DIR": str(tmp_path / "state"),
+        # A machine that runs many tests at once may be slow; whether Redis is away is a test of its own.
+        "HEADRACE_GATEWAY_REDIS_TIMEOUT_MS": "3000",
+        "HEADRACE_GATEWAY_TRITON_TIMEOUT_MS": "5000",
+        "HEADRACE_SIGNING_PUBLIC_KEY": str(keys.public),
+    }
+    client = connect(redis_url)
+    triton = triton_grpc.InferenceServerClient(triton_url)
+    async with producer(kafka_bootstrap) as writer:
+        made = Deployment(
+            Topics(deployed),
+            ArtifactStore(tmp_path / "artifacts"),
+            Signer.read(keys.private),
+            writer,
+            triton,
+            kafka_bootstrap,
+            client,
+            environment,
+            tmp_path,
+        )
+        yield made
+    for process in made.processes:
+        if process.process.returncode is None:
+            await process.kill()
+    for name in made.loaded:
+        await triton.unload_model(name)
+    await triton.close()
+    keys_left = [key async for key in client.scan_iter(f"headrace:{{{deployed}}}:*", count=1000)]
+    if keys_left:
+        await client.delete(*keys_left)
+    await client.aclose()
+    async with KafkaAdmin(kafka_bootstrap) as admin:
+        await admin.delete_topics(made.topics.all)
