@@ -127,8 +127,6 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
         self._stopping = False
         self._next: dict[int, int] = {}
         """Next offset to be handled of each assigned partition."""
-        self._generation = 0
-        """Counts changes of the positions, so that what was read across one is told."""
         self._checked_at = 0.0
         self._came_round = time.monotonic()
         self._heard: dict[int, tuple[object, float]] = {}
@@ -169,7 +167,6 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
         """
         consumer = await self._attached
         while not self._stopping:
-            generation = self._generation
             found = await self._read(consumer, most)
             self._heartbeat.beat()
             self._came_round = time.monotonic()
@@ -179,10 +176,6 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
                 try:
                     if found is None:
                         await self._seek(consumer.assignment())
-                    elif generation != self._generation:
-                        # Read before or across a rebalance or a seek: it may begin anywhere.
-                        for partition, offset in self._next.items():
-                            consumer.seek(TopicPartition(self._topic, partition), offset)
                     else:
                         await self._handle(consumer, found)
                 except FenceMovedError as moved:
@@ -253,7 +246,6 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
             except (KafkaError, TimeoutError) as error:  # it is evaluated and published again
                 self._log.warning("not committed before a rebalance", reason=str(error) or type(error).__name__)
             finally:
-                self._generation += 1
                 self._next = {}
                 self._stream.assigned({})
                 self._assignment.starting("rebalancing")
@@ -294,6 +286,7 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
         for partition, offset in self._next.items():
             at = TopicPartition(self._topic, partition)
             # Behind the last record there may be markers of transactions, which are passed without being delivered.
+            # What was read before a seek may begin anywhere; it is told by the position that the seek has set back.
             position = await consumer.position(at)
             if position > offset:
                 batch[partition] = PartitionBatch(found.get(at, []), position - 1)
@@ -308,7 +301,6 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _seek(self, assigned: Iterable[TopicPartition]) -> None:
         consumer = await self._attached
-        self._generation += 1
         partitions = {at.partition: at for at in assigned}
         points = await starting_points(
             self._client, self._keys, self._name, self._topic, list(partitions), self._bootstrap, self._group
