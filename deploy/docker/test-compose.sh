@@ -6,6 +6,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 export COMPOSE_PROJECT_NAME=headrace-test
+# The demonstration comes by the usual ports.
+unset "${!HEADRACE_PORT_@}"
 events=${EVENTS:-5000}
 report=.run/demo/report.json
 python=.venv/bin/python
