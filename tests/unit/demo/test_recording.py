@@ -83,7 +83,7 @@ def served(recording: Recording) -> None:
     zeros = np.zeros(n, np.int64)
     labels = LabelHistory(
         [payments.transaction_id[i] for i in labelled],
-        [[columns.texts[field][i] for i in labelled] for field in plan.pipeline.entity_fields],
+        [[columns.texts[field][int(i)] for i in labelled] for field in plan.pipeline.entity_fields],
         payments.event_time_us[labelled],
         payments.event_time_us[labelled] + 7 * DAY,
         payments.fraud[labelled].astype(np.float64),
