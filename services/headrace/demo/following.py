@@ -96,7 +96,7 @@ class Follower:
                     await self._changed.wait_for(partial(self._moved, seen))
             except TimeoutError:
                 raise DemoError(
-                    f"nothing came for {stall_s:g} s while waiting for {what()}; see `make logs`, or `docker compose logs`"
+                    f"nothing came for {stall_s:g} s while waiting for {what()}; the logs of the services tell why"
                 ) from None
 
 

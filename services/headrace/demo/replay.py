@@ -203,7 +203,7 @@ class Replay:
             if all(self._reached(at, committed.get(at, (0, ""))[0], end) for at, end in ends.items()):
                 return {at.partition: end for at, end in ends.items()}
             await asyncio.sleep(POLL_S)
-        raise DemoError(f"{group} has not read all of {topic} after {STALL_S:g} s; see `make logs`, or `docker compose logs`")
+        raise DemoError(f"{group} has not read all of {topic} after {STALL_S:g} s; the logs of the services tell why")
 
     def _reached(self, at: kafka.TopicPartition, committed: int, end: int) -> bool:
         places = self._recording.outcome if at.topic == self.topics.outcomes else self._recording.event
