@@ -17,15 +17,16 @@ from headrace.gateway.errors import GatewayError
 from headrace.gateway.metrics import REDELIVERED_VECTORS, SCORED_VECTORS, SCORER_RESTARTS, UNUSABLE_VECTORS
 from headrace.gateway.routing import Choice, Routing
 from headrace.gateway.scoring import Scoring, count_answers, now_us
+from headrace.gateway.vector_predictions import answered_again, fill, without_vector
 from headrace.gateway.vector_stream import VectorBatch, highest_of, take
 from headrace.platform import kafka
 from headrace.platform.health import Component, Heartbeat
-from headrace.platform.kafka import KafkaAdmin, KafkaUnavailable, TopicPartition
+from headrace.platform.kafka import KafkaAdmin, KafkaRefused, KafkaUnavailable, TopicPartition
 from headrace.platform.logging import get_logger
 from headrace.platform.topics import Topics
 from headrace.v1.alert_pb2 import ALERT_STATE_RAISED, Alert
 from headrace.v1.event_pb2 import Rejected, SourcePosition
-from headrace.v1.prediction_pb2 import CHANNEL_KAFKA, DEGRADATION_IDEMPOTENCY_LOCAL, Prediction
+from headrace.v1.prediction_pb2 import DEGRADATION_IDEMPOTENCY_LOCAL, Prediction
 from headrace.v1.vector_pb2 import FeatureVector
 
 SERVICE = "gateway"
@@ -33,6 +34,7 @@ UNKNOWN_FINGERPRINT = "unknown_fingerprint"
 IDLE_MS = 200
 FETCH_WAIT_MS = 20
 RETRY_S = 0.5
+MOST_REFUSALS = 5
 REJECTED_BYTES = 64 << 10
 
 
@@ -87,6 +89,7 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._log = get_logger("kafka_scorer")
         self._alerted: set[int] = set()
         self._stopping = asyncio.Event()
+        self._failures = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -102,14 +105,18 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
 
         Raises:
             ProducerFenced: another process has this instance's name.
-            KafkaFault: Kafka refuses what is asked.
+            KafkaFault: Kafka refuses what is asked, again and again.
         """
         while not self._stopping.is_set():
             self._heartbeat.beat()
             self._reset()
             try:
                 await self._run()
-            except KafkaUnavailable as error:
+            except (KafkaUnavailable, KafkaRefused) as error:
+                # A broker that comes back may refuse what an earlier producer began; a new one is another matter.
+                self._failures += 1
+                if isinstance(error, KafkaRefused) and self._failures > MOST_REFUSALS:
+                    raise
                 SCORER_RESTARTS.inc()
                 self._assignment.not_ready(f"Kafka is away: {error}")
                 self._log.warning("scoring from Kafka begins anew", reason=str(error))
@@ -222,13 +229,13 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
         rows = iter(vectors)
         for part in scored:
             for score in part.scores.tolist():
-                predictions.append(_fill(self._scoring.prediction(part, score), next(rows)))
+                predictions.append(fill(self._scoring.prediction(part, score), next(rows)))
         return await self._claim(predictions)
 
     async def _claim(self, predictions: list[Prediction]) -> list[Prediction]:
         """First answers stay; of events that have one already, its repeat."""
         found, only_local = await self._records.claim(
-            [one.event_id for one in predictions], [_without_vector(one).SerializeToString() for one in predictions]
+            [one.event_id for one in predictions], [without_vector(one).SerializeToString() for one in predictions]
         )
         answers = []
         for prediction, before in zip(predictions, found, strict=True):
@@ -240,7 +247,7 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
             first = Prediction.FromString(before)
             if first.HasField("source") and first.source == prediction.source:
                 # Scored before and not committed. Others may have got that answer, so it stays as it was.
-                answers.append(_again(first, prediction))
+                answers.append(answered_again(first, prediction))
             else:
                 answers.append(repeat_of(before, prediction))
         return answers
@@ -286,6 +293,7 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
                         },
                         self._group,
                     )
+        self._failures = 0
         count_answers(scored.predictions)
         SCORED_VECTORS.inc(len(batch.vectors))
         REDELIVERED_VECTORS.inc(batch.redelivered)
@@ -351,43 +359,3 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._assignment.not_ready(f"partitions wait at vectors of unknown features: {waiting}")
         else:
             self._assignment.ready()
-
-
-def _fill(prediction: Prediction, vector: FeatureVector) -> Prediction:
-    prediction.prediction_id = f"k-{vector.source.partition}-{vector.source.offset}"
-    prediction.event_id = vector.event_id
-    prediction.event_time_us = vector.event_time_us
-    prediction.features_fingerprint = vector.features_fingerprint
-    prediction.features.extend(vector.values)
-    prediction.entities.extend(vector.entities)
-    prediction.event_positions.extend(vector.event_positions)
-    prediction.outcome_positions.extend(vector.outcome_positions)
-    prediction.features_time_us = vector.features_time_us
-    prediction.channel = CHANNEL_KAFKA
-    prediction.source.CopyFrom(vector.source)
-    prediction.ingested = True
-    prediction.received_time_us = vector.produced_time_us
-    return prediction
-
-
-def _without_vector(prediction: Prediction) -> Prediction:
-    """A copy without what comes with the vector, which is most of its size."""
-    stripped = Prediction()
-    stripped.CopyFrom(prediction)
-    stripped.ClearField("features")
-    stripped.ClearField("features_fingerprint")
-    stripped.ClearField("entities")
-    stripped.ClearField("event_positions")
-    stripped.ClearField("outcome_positions")
-    return stripped
-
-
-def _again(first: Prediction, prediction: Prediction) -> Prediction:
-    """The answer that was recorded, with the vector again."""
-    answer = _without_vector(first)
-    answer.features_fingerprint = prediction.features_fingerprint
-    answer.features.extend(prediction.features)
-    answer.entities.extend(prediction.entities)
-    answer.event_positions.extend(prediction.event_positions)
-    answer.outcome_positions.extend(prediction.outcome_positions)
-    return answer

@@ -17,12 +17,13 @@ from headrace.gateway.metrics import SHIPPED, SHIPPING_FAILURES, SPOOL_BYTES
 from headrace.gateway.spool import Spool, SpoolEntry
 from headrace.platform import kafka
 from headrace.platform.health import Component
-from headrace.platform.kafka import KafkaAdmin, KafkaUnavailable, TopicPartition
+from headrace.platform.kafka import KafkaAdmin, KafkaRefused, KafkaUnavailable, TopicPartition
 from headrace.platform.logging import get_logger
 from headrace.platform.topics import Topics
 
 RETRY_S = 0.5
 MOST_RECORDS = 1000
+MOST_REFUSALS = 5
 
 
 class SpoolShipping:
@@ -44,6 +45,7 @@ class SpoolShipping:
         self._position = TopicPartition(topics.predictions, 0)
         self._gather_s = gather_s
         self._component = component
+        self._failures = 0
         self._changed = asyncio.Event()
         self._emptied = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -72,7 +74,7 @@ class SpoolShipping:
 
         Raises:
             ProducerFenced: another process has this instance's name.
-            KafkaFault: Kafka refuses what is asked.
+            KafkaFault: Kafka refuses what is asked, again and again.
         """
         self._spool = spool
         while True:
@@ -82,7 +84,11 @@ class SpoolShipping:
                     self._forget(spool, await self._committed())
                     while True:
                         await self._ship(producer, spool)
-            except KafkaUnavailable as error:
+            except (KafkaUnavailable, KafkaRefused) as error:
+                # A broker that comes back may refuse what an earlier producer began; a new one is another matter.
+                self._failures += 1
+                if isinstance(error, KafkaRefused) and self._failures > MOST_REFUSALS:
+                    raise
                 SHIPPING_FAILURES.inc()
                 self._note(spool)
                 self._log.warning("answers wait in the spool", bytes=spool.waiting_bytes, reason=str(error))
@@ -111,6 +117,7 @@ class SpoolShipping:
             await asyncio.gather(*sent)
             behind = entries[-1].sequence + 1
             await producer.send_offsets_to_transaction({self._position: OffsetAndMetadata(behind, "")}, self._group)
+        self._failures = 0
         SHIPPED.inc(len(sent))
         self._forget(spool, behind)
 
