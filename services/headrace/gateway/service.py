@@ -47,7 +47,10 @@ WARM_UP_S = 2.0
 RESOLVE_PATIENCE_S = 30.0
 # Small reads and writes let other clients of the same Redis in between.
 FEATURE_ROWS = 512
-STAGES_IN_FLIGHT = 4
+# Reads and writes share the event loop and one Redis: while one is under way the next gathers rows. A second call to
+# the model keeps Triton busy while the first answer is taken apart.
+REDIS_IN_FLIGHT = 1
+MODEL_IN_FLIGHT = 2
 
 
 def _observe(stage: str, rows: int, waited_s: float) -> None:
@@ -140,7 +143,7 @@ class GatewayService:
             max_rows=FEATURE_ROWS,
             window_s=window_s,
             max_queued_rows=queued,
-            max_in_flight=STAGES_IN_FLIGHT,
+            max_in_flight=REDIS_IN_FLIGHT,
             observe=partial(_observe, "features"),
         )
         self._rows: ModelBatcher = Batcher(
@@ -149,7 +152,7 @@ class GatewayService:
             max_rows=settings.batch_rows,
             window_s=window_s,
             max_queued_rows=queued,
-            max_in_flight=STAGES_IN_FLIGHT,
+            max_in_flight=MODEL_IN_FLIGHT,
             observe=partial(_observe, "model"),
         )
         self._answers: LogBatcher = Batcher(
@@ -158,7 +161,7 @@ class GatewayService:
             max_rows=FEATURE_ROWS,
             window_s=window_s,
             max_queued_rows=queued,
-            max_in_flight=STAGES_IN_FLIGHT,
+            max_in_flight=REDIS_IN_FLIGHT,
             observe=partial(_observe, "log"),
         )
         scoring = Scoring(

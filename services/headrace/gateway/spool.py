@@ -105,6 +105,7 @@ class Spool:
         self._file: int | None = None
         self._file_bytes = 0
         self._lock: int | None = None
+        self._segments: list[tuple[int, Path]] = []
         self._position = position
         self._next = position
         if directory is not None:
@@ -208,24 +209,32 @@ class Spool:
         self._next = max(self._next, position)
         if self._directory is None:
             return
+        done = [path for (_, path), (behind, _) in itertools.pairwise(self._segments) if behind <= self._position]
+        if not done:
+            return
         try:
-            # Kafka forgets the position of a gateway that is away for a week; this file does not.
-            draft = self._directory / f".{POSITION_FILE}"
-            draft.write_text(str(self._position))
-            draft.replace(self._directory / POSITION_FILE)
-            segments = _segments(self._directory)
-            for (_, path), (behind, _) in itertools.pairwise(segments):
-                if behind <= self._position:
-                    path.unlink()
+            self._note_position(self._directory)
+            for path in done:
+                path.unlink()
         except OSError as error:
             raise SpoolError(f"the spool in {self._directory} cannot be used: {error.strerror}") from error
+        self._segments = self._segments[len(done) :]
 
     def close(self) -> None:
         """Close the files; what waits stays in them."""
+        if self._directory is not None and self._lock is not None:
+            with suppress(OSError):
+                self._note_position(self._directory)
         for descriptor in (self._file, self._lock):
             if descriptor is not None:
                 os.close(descriptor)
         self._file = self._lock = None
+
+    def _note_position(self, directory: Path) -> None:
+        # Kafka forgets the position of a gateway that is away for a week; this file does not.
+        draft = directory / f".{POSITION_FILE}"
+        draft.write_text(str(self._position))
+        draft.replace(directory / POSITION_FILE)
 
     def _write(self, records: Sequence[bytes]) -> None:
         if self._file is None:
@@ -251,6 +260,7 @@ class Spool:
         if self._file is not None:
             os.close(self._file)
         self._file, self._file_bytes = file, 0
+        self._segments = _segments(self._directory)
 
     def _recover(self, directory: Path) -> None:
         noted = directory / POSITION_FILE
