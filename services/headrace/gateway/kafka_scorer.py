@@ -164,8 +164,7 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _next(self, consumer: Any) -> _Scored | None:
         """The next batch, scored; None where nothing came, or the partitions moved meanwhile."""
-        choice = await self._champion()
-        if choice is None:
+        if not await self._can_score():
             return None
         try:
             found: Mapping[TopicPartition, Sequence[Any]] = await consumer.getmany(
@@ -175,6 +174,8 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
             raise kafka.translate(error, f"{self._topics.vectors} cannot be read") from error
         if self._failure is not None:
             raise self._failure
+        # Chosen after the wait: what came behind a new table must not be scored by the version before it.
+        choice = self._routing.champion()
         generation = self._generation
         # What was fetched before its partition was taken up is dropped here, and read again.
         records = {at.partition: of for at, of in found.items() if at.partition in self._highest}
@@ -191,23 +192,23 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
             return None
         return _Scored(generation, batch, predictions)
 
-    async def _champion(self) -> Choice | None:
-        """What to score with; None when there is nothing yet."""
+    async def _can_score(self) -> bool:
+        """Whether there is a version to score with; partitions that waited for it are read again."""
         if not self._routing.has_table:
             try:
                 async with asyncio.timeout(IDLE_MS / 1000):
                     await self._routing.changed()
             except TimeoutError:
-                return None
-        choice = self._routing.champion()
-        fits = [p for p, of in self._waiting.items() if of == choice.version.features_fingerprint]
+                return False
+        takes = self._routing.champion().version.features_fingerprint
+        fits = [partition for partition, of in self._waiting.items() if of == takes]
         if fits:
             consumer = await self._consumer
             consumer.resume(*(TopicPartition(self._topics.vectors, partition) for partition in fits))
             for partition in fits:
                 del self._waiting[partition]
             self._note_assignment()
-        return choice
+        return True
 
     async def _score(self, choice: Choice, vectors: Sequence[FeatureVector]) -> list[Prediction]:
         if not vectors:
