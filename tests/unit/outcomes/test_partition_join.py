@@ -136,10 +136,44 @@ def test_labels_that_come_while_it_runs_make_at_most_one_first_outcome(
         logs.predictions += part.predictions
         logs.labels += part.labels
         run(logs, seed + number, crash_rate, lose_store=True)
-    first = [event_id for event_id, kind, _, _ in logs.summary() if kind != "corrected"]
+    kinds = [(event_id, kind) for event_id, kind, _, _ in logs.summary() if event_id not in forgotten(logs)]
+    first = [event_id for event_id, kind in kinds if kind != "corrected"]
     assert len(first) == len(set(first))
-    expired = {event_id for event_id, kind, _, _ in logs.summary() if kind == "expired"}
-    assert not expired & {event_id for event_id, kind, _, _ in logs.summary() if kind == "corrected"}
+    expired = {event_id for event_id, kind in kinds if kind == "expired"}
+    assert not expired & {event_id for event_id, kind in kinds if kind == "corrected"}
+
+
+def test_an_id_that_comes_again_two_horizons_later_begins_anew() -> None:
+    """How long an id is remembered is bounded: beyond that a repeat is a new event."""
+    logs = Logs([prediction("e", 1_000)], [])
+    logs.predictions += [prediction(f"later{step}", 1_000 + step) for step in range(JUMP, 3 * HORIZON, JUMP)]
+    run(logs, 0, 0.0, lose_store=False)
+    assert [found for found in logs.summary() if found[0] == "e"] == [("e", "expired", 0.0, None)]
+    logs.predictions += [prediction("e", 1_000, prediction_id="again")]
+    logs.predictions += [prediction(f"later{step}", 1_000 + step) for step in range(3 * HORIZON, 5 * HORIZON, JUMP)]
+    run(logs, 0, 0.0, lose_store=False)
+    assert forgotten(logs) == {"e"}
+    assert [found for found in logs.summary() if found[0] == "e"] == 2 * [("e", "expired", 0.0, None)]
+
+
+def forgotten(logs: Logs) -> set[str]:
+    """Events that were answered again when the time was two horizons beyond them: the join remembers no longer."""
+    reached, leap = 0, 0
+    base: dict[str, int] = {}
+    found: set[str] = set()
+    for one in logs.predictions:
+        time = one.event_time_us
+        if reached and time > reached + JUMP:
+            confirmed = leap and abs(time - leap) <= JUMP
+            reached, leap = (time, 0) if confirmed else (reached, time)
+        else:
+            reached, leap = max(time, reached), 0
+        if one.role != ROLE_ANSWER:
+            continue
+        if one.event_id in base and reached - LATENESS >= base[one.event_id] + 2 * HORIZON:
+            found.add(one.event_id)
+        base.setdefault(one.event_id, max(time, reached - LATENESS))
+    return found
 
 
 def test_without_the_committed_offsets_a_rebuilt_store_doubles_the_outcomes() -> None:
