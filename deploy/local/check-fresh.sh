@@ -156,11 +156,12 @@ cp --dereference /etc/resolv.conf /etc/hosts "$root/etc/"
 for certificate in /usr/local/share/ca-certificates/*.crt; do
   [ ! -f "$certificate" ] || install -D --mode=644 "$certificate" -t "$root/usr/local/share/ca-certificates"
 done
+home=/root
 carry /etc/pip.conf /etc/pip.conf
-carry "$HOME/.pip/pip.conf" /root/.pip/pip.conf
-carry "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf" /root/.config/pip/pip.conf
-[ -z "${PIP_CONFIG_FILE:-}" ] || carry "$PIP_CONFIG_FILE" /root/.config/pip/pip.conf
-carry "$HOME/.m2/settings.xml" /root/.m2/settings.xml
+carry "$HOME/.pip/pip.conf" "$home/.pip/pip.conf"
+carry "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf" "$home/.config/pip/pip.conf"
+[ -z "${PIP_CONFIG_FILE:-}" ] || carry "$PIP_CONFIG_FILE" "$home/.config/pip/pip.conf"
+carry "$HOME/.m2/settings.xml" "$home/.m2/settings.xml"
 : > "$root/root/environment"
 for name in http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY MAVEN_OPTS MAVEN_ARGS \
   PIP_{INDEX_URL,EXTRA_INDEX_URL,NO_INDEX,FIND_LINKS,TRUSTED_HOST,PROXY,CERT,CLIENT_CERT,DEFAULT_TIMEOUT,RETRIES}; do
