@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import redis.asyncio
@@ -31,6 +32,42 @@ class RedisUnsafe(RedisFault):
     """This Redis may lose or spread state: the message says which setting, and what is allowed."""
 
 
+class _Cancellable:
+    """Mixed into a connection of redis-py: a cancellation that comes while a command is sent is not lost.
+
+    redis-py sends within `asyncio.wait_for`. On Python 3.11 that returns the result, and drops the cancellation, when
+    both come in the same turn of the event loop (python/cpython#86296). A loop that asks Redis again and again would
+    then go on for ever, and a service would not stop within its deadline.
+    """
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send; `CancelledError` when cancelled meanwhile."""
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
+        await super().send_packed_command(command, check_health)  # type: ignore[misc]
+        if task is not None and task.cancelling() > before:
+            # Its reply would be taken for that of the next command.
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+            raise asyncio.CancelledError
+
+
+class _TcpConnection(_Cancellable, redis.asyncio.Connection):
+    pass
+
+
+class _TlsConnection(_Cancellable, redis.asyncio.SSLConnection):
+    pass
+
+
+class _SocketFileConnection(_Cancellable, redis.asyncio.UnixDomainSocketConnection):
+    pass
+
+
+_CONNECTIONS: dict[type, type] = {
+    one.__mro__[2]: one for one in (_TcpConnection, _TlsConnection, _SocketFileConnection)
+}
+
+
 def connect(url: str, *, max_connections: int = 32, reply_timeout_s: float = REPLY_TIMEOUT_S) -> Client:
     """A client that fails rather than hangs. Values are bytes. Nothing is sent yet; close it with `aclose()`.
 
@@ -41,7 +78,7 @@ def connect(url: str, *, max_connections: int = 32, reply_timeout_s: float = REP
     """
     # A socket file has no TCP options to set.
     tcp: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
-    client: Client = redis.asyncio.Redis.from_url(
+    pool = redis.asyncio.ConnectionPool.from_url(
         url,
         decode_responses=False,
         max_connections=max_connections,
@@ -52,7 +89,8 @@ def connect(url: str, *, max_connections: int = 32, reply_timeout_s: float = REP
         retry=Retry(NoBackoff(), 0),
         **tcp,
     )
-    return client
+    pool.connection_class = _CONNECTIONS[pool.connection_class]
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 async def require_safe(client: Client) -> None:

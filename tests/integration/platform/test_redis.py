@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,3 +76,24 @@ async def test_a_cluster_is_refused(tmp_path: Path, unused_tcp_port: int) -> Non
 async def test_nobody_answers(tmp_path: Path) -> None:
     with pytest.raises(RedisUnavailable, match="Redis does not answer"):
         await check(f"unix://{tmp_path}/none.sock")
+
+
+async def test_a_task_that_is_cancelled_at_any_turn_of_the_loop_ends(redis_url: str) -> None:
+    """Without the connections of our own, Python 3.11 loses some of these cancellations."""
+    client = connect(redis_url)
+
+    async def ask() -> None:
+        while True:
+            await client.ping()
+
+    for turns in range(1, 60):
+        asking = asyncio.create_task(ask())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        ended, _ = await asyncio.wait({asking}, timeout=5)
+        assert ended, f"lost when cancelled after {turns} turns"
+        assert asking.cancelled()
+    # What is left of the connections still gives each command its own reply.
+    assert [await client.echo(str(number)) for number in range(50)] == [str(number).encode() for number in range(50)]
+    await client.aclose()
