@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from headrace.v1 import event_pb2 as headrace_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/vector.proto\x12\x0bheadrace.v1\x1a\x17headrace/v1/event.proto\"\x8d\x02\n\rFeatureVector\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x15\n\revent_time_us\x18\x02 \x01(\x03\x12\x1c\n\x14\x66\x65\x61tures_fingerprint\x18\x03 \x01(\x06\x12\x0e\n\x06values\x18\x04 \x03(\x01\x12\x10\n\x08\x65ntities\x18\x05 \x03(\t\x12+\n\x06source\x18\x06 \x01(\x0b\x32\x1b.headrace.v1.SourcePosition\x12\x17\n\x0f\x65vent_positions\x18\x07 \x03(\x12\x12\x19\n\x11outcome_positions\x18\x08 \x03(\x12\x12\x18\n\x10\x66\x65\x61tures_time_us\x18\t \x01(\x03\x12\x18\n\x10produced_time_us\x18\n \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/vector.proto\x12\x0bheadrace.v1\x1a\x17headrace/v1/event.proto\"\x9b\x02\n\rFeatureVector\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x15\n\revent_time_us\x18\x02 \x01(\x03\x12\x1c\n\x14\x66\x65\x61tures_fingerprint\x18\x03 \x01(\x06\x12\x0e\n\x06values\x18\x04 \x03(\x01\x12\x10\n\x08\x65ntities\x18\x05 \x03(\t\x12+\n\x06source\x18\x06 \x01(\x0b\x32\x1b.headrace.v1.SourcePosition\x12\x17\n\x0f\x65vent_positions\x18\x07 \x03(\x12\x12\x19\n\x11outcome_positions\x18\x08 \x03(\x12\x12\x18\n\x10\x66\x65\x61tures_time_us\x18\t \x01(\x03\x12\x18\n\x10produced_time_us\x18\n \x01(\x03\x12\x0c\n\x04late\x18\x0b \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.vector_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FEATUREVECTOR']._serialized_start=67
-  _globals['_FEATUREVECTOR']._serialized_end=336
+  _globals['_FEATUREVECTOR']._serialized_end=350
 # @@protoc_insertion_point(module_scope)

@@ -37,6 +37,7 @@ class FeatureVector(_message.Message):
     OUTCOME_POSITIONS_FIELD_NUMBER: _builtins.int
     FEATURES_TIME_US_FIELD_NUMBER: _builtins.int
     PRODUCED_TIME_US_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The event's id."""
     event_time_us: _builtins.int
@@ -49,6 +50,10 @@ class FeatureVector(_message.Message):
     """
     produced_time_us: _builtins.int
     """Production time (Kafka timestamp) of the event, in microseconds since 1970-01-01 UTC."""
+    late: _builtins.bool
+    """The event came later than the allowed lateness. It is in the state; but what its own windows would need may have
+    been trimmed or coarsened by then, so its values are the best there are and not promised to equal a recomputation.
+    """
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One value per feature, in the pipeline's feature order."""
@@ -84,10 +89,11 @@ class FeatureVector(_message.Message):
         outcome_positions: _abc.Iterable[_builtins.int] | None = ...,
         features_time_us: _builtins.int = ...,
         produced_time_us: _builtins.int = ...,
+        late: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entities", b"entities", "event_id", b"event_id", "event_positions", b"event_positions", "event_time_us", b"event_time_us", "features_fingerprint", b"features_fingerprint", "features_time_us", b"features_time_us", "outcome_positions", b"outcome_positions", "produced_time_us", b"produced_time_us", "source", b"source", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entities", b"entities", "event_id", b"event_id", "event_positions", b"event_positions", "event_time_us", b"event_time_us", "features_fingerprint", b"features_fingerprint", "features_time_us", b"features_time_us", "late", b"late", "outcome_positions", b"outcome_positions", "produced_time_us", b"produced_time_us", "source", b"source", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
