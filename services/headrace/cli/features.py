@@ -32,7 +32,7 @@ def reset(yes: bool) -> None:
     settings = Settings.load()
     pipeline = load_pipeline(settings.pipeline)
     try:
-        topics = Topics(deployed_name(pipeline.name, settings.namespace))
+        topics = Topics(deployed_name(pipeline.name, settings.namespace), definition=settings.definition)
     except ValueError as error:
         raise UserError(str(error)) from error
     if not yes:

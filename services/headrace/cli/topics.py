@@ -15,7 +15,7 @@ from headrace.platform.topics import DATA_PARTITIONS, EVENT_DAYS, OUTCOME_DAYS, 
 
 @click.group()
 def topics() -> None:
-    """Topics of a pipeline. Which pipeline, namespace and Kafka: HEADRACE_PIPELINE, _NAMESPACE, _KAFKA_BOOTSTRAP."""
+    """Topics of a pipeline. Which pipeline and where: HEADRACE_PIPELINE, _NAMESPACE, _DEFINITION, _KAFKA_BOOTSTRAP."""
 
 
 @topics.command()
@@ -35,10 +35,11 @@ def create(partitions: int, replication: int, event_days: float, outcome_days: f
             replication=replication,
             event_days=event_days,
             outcome_days=outcome_days,
+            definition=settings.definition,
             timeout_s=timeout_s,
         )
     )
-    names = Topics(deployed)
+    names = Topics(deployed, definition=settings.definition)
     for name in names.all:
         click.echo(f"{name}: {'created' if name in created else 'was there'}")
 
@@ -47,7 +48,7 @@ def create(partitions: int, replication: int, event_days: float, outcome_days: f
 def list_topics() -> None:
     """List the topics with their numbers of partitions."""
     settings, deployed = _deployed()
-    names = Topics(deployed)
+    names = Topics(deployed, definition=settings.definition)
 
     async def found() -> dict[str, int]:
         async with KafkaAdmin(settings.kafka_bootstrap) as admin:

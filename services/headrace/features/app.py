@@ -32,7 +32,7 @@ def build_app(
         loops: by name, what each service runs. It must report a failure by itself: the app would live on.
     """
     app = faust.App(
-        topics.group("features-rejected"),
+        topics.definition_group("features-rejected"),
         broker=[f"kafka://{address}" for address in bootstrap.split(",")],
         store="memory://",
         datadir=directory,

@@ -38,7 +38,7 @@ async def reset(topics: Topics, keys: StateKeys, bootstrap: str, redis_url: str)
         await require_safe(client)
         # The commits first: a worker that starts before the state is gone finds its fences and merges nothing twice.
         async with KafkaAdmin(bootstrap) as admin:
-            for group in map(topics.group, GROUPS):
+            for group in map(topics.definition_group, GROUPS):
                 try:
                     await admin.delete_group(group)
                 except KafkaRefused as error:

@@ -46,8 +46,8 @@ class FeaturesService:
         settings = self._settings
         plan = compile_plan(load_pipeline(settings.pipeline))
         deployed = deployed_name(plan.pipeline.name, settings.namespace)
-        topics = Topics(deployed)
-        await check_topics(settings.kafka_bootstrap, deployed)
+        topics = Topics(deployed, definition=settings.definition)
+        await check_topics(settings.kafka_bootstrap, deployed, definition=settings.definition)
         client = connect(settings.redis_url, reply_timeout_s=settings.stall_timeout_s / 2)
         self._stack.push_async_callback(client.aclose)
         await require_safe(client)
@@ -79,7 +79,7 @@ class FeaturesService:
             source = AssignedSource(
                 name,
                 topic,
-                topics.group(group),
+                topics.definition_group(group),
                 settings.kafka_bootstrap,
                 client,
                 reader.keys,

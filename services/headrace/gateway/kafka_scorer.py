@@ -78,7 +78,7 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._bootstrap = bootstrap
         self._topics = topics
         self._instance = instance
-        self._group = topics.group(SERVICE)
+        self._group = topics.definition_group(SERVICE)
         self._scoring = scoring
         self._routing = routing
         self._records = records

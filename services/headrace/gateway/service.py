@@ -76,7 +76,7 @@ class GatewayService:
         self._pipeline = load_pipeline(settings.pipeline)
         self._plan = compile_plan(self._pipeline)
         self._deployed = deployed_name(self._pipeline.name, settings.namespace)
-        self._topics = Topics(self._deployed)
+        self._topics = Topics(self._deployed, definition=settings.definition)
         self._log = get_logger()
         self._routing = Routing()
         self._models = InProcessModels(ArtifactStore(settings.artifacts), Verifier.read(settings.signing_public_key))

@@ -76,6 +76,12 @@ class Settings(BaseSettings):
     )
     """Set apart several deployments of one pipeline: part of the names of topics, keys, groups and models."""
 
+    definition: Annotated[str, Shape("a-z, 0-9 and inner hyphens")] = Field(
+        default="", pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$", max_length=30
+    )
+    """Set apart a changed definition of the features that runs beside the former one: part of the names of its vectors
+    and consumer groups. Empty for the first definition."""
+
     kafka_bootstrap: Annotated[str, Shape("host:port, separated by commas")] = Field(
         default="127.0.0.1:19092", pattern=r"^[^:,\s]+:\d+(,[^:,\s]+:\d+)*$"
     )

@@ -53,9 +53,16 @@ def deployed_name(pipeline: str, namespace: str = "") -> str:
 
 @dataclass(frozen=True)
 class Topics:
-    """Topic names of a deployed pipeline."""
+    """Topic names of a deployed pipeline.
+
+    Attributes:
+        deployed: name of the deployed pipeline.
+        definition: name of a changed definition that runs beside the first one, which is named by the empty string. It
+            has vectors and consumer groups of its own, and shares every other topic.
+    """
 
     deployed: str
+    definition: str = field(default="", kw_only=True)
     events: str = field(init=False)
     vectors: str = field(init=False)
     predictions: str = field(init=False)
@@ -70,6 +77,7 @@ class Topics:
     def __post_init__(self) -> None:
         for name in SHORT_NAMES:
             object.__setattr__(self, name, f"{self.deployed}.{name}")
+        object.__setattr__(self, "vectors", self._of_definition(self.vectors))
 
     @property
     def data(self) -> tuple[str, ...]:
@@ -87,12 +95,19 @@ class Topics:
         return self.data + self.single
 
     def group(self, service: str) -> str:
-        """Consumer group of a service."""
+        """Consumer group of a service that all definitions share."""
         return f"{self.deployed}.{service}"
+
+    def definition_group(self, service: str) -> str:
+        """Consumer group of a service that each definition has for itself."""
+        return self._of_definition(self.group(service))
 
     def transactional_id(self, service: str, number: int | str) -> str:
         """Transactional id of one producer of a service."""
         return f"{self.deployed}.{service}.{number}"
+
+    def _of_definition(self, name: str) -> str:
+        return f"{name}-{self.definition}" if self.definition else name
 
     def specs(
         self, partitions: int = DATA_PARTITIONS, *, event_days: float = EVENT_DAYS, outcome_days: float = OUTCOME_DAYS
@@ -154,6 +169,7 @@ async def create_topics(
     replication: int = 1,
     event_days: float = EVENT_DAYS,
     outcome_days: float = OUTCOME_DAYS,
+    definition: str = "",
     timeout_s: float = 30.0,
 ) -> list[str]:
     """Create the topics that are not there, and wait until every partition has a leader.
@@ -165,6 +181,7 @@ async def create_topics(
         replication: copies of each partition.
         event_days: how long `events` are kept.
         outcome_days: how long `predictions`, `labels` and `outcomes` are kept.
+        definition: name of a changed definition, which has vectors of its own.
         timeout_s: for everything, in seconds.
 
     Returns:
@@ -175,7 +192,7 @@ async def create_topics(
         KafkaRefused: the broker does not create one; the message says why.
         KafkaUnavailable: not done in time.
     """
-    specs = Topics(deployed).specs(partitions, event_days=event_days, outcome_days=outcome_days)
+    specs = Topics(deployed, definition=definition).specs(partitions, event_days=event_days, outcome_days=outcome_days)
     new = [NewTopic(one.name, one.partitions, replication, topic_configs=dict(one.config)) for one in specs]
     async with KafkaAdmin(bootstrap, timeout_s=timeout_s) as admin:
         response = await admin.create_topics(new)
@@ -199,7 +216,12 @@ async def create_topics(
 
 
 async def check_topics(
-    bootstrap: str, deployed: str, *, only: Iterable[str] | None = None, timeout_s: float = 10.0
+    bootstrap: str,
+    deployed: str,
+    *,
+    only: Iterable[str] | None = None,
+    definition: str = "",
+    timeout_s: float = 10.0,
 ) -> int:
     """Check that the topics of a pipeline are there.
 
@@ -207,6 +229,7 @@ async def check_topics(
         bootstrap: Kafka brokers.
         deployed: name of the deployed pipeline.
         only: full names of the topics that are needed; all of the pipeline's where not given.
+        definition: name of a changed definition, which has vectors of its own.
         timeout_s: for everything, in seconds.
 
     Returns:
@@ -217,7 +240,7 @@ async def check_topics(
         TopicMismatch: the data topics differ in their number of partitions.
         KafkaUnavailable: Kafka does not answer in time.
     """
-    topics = Topics(deployed)
+    topics = Topics(deployed, definition=definition)
     needed = tuple(only) if only is not None else topics.all
     async with KafkaAdmin(bootstrap, timeout_s=timeout_s) as admin:
         found = await admin.partitions({*needed, topics.events})

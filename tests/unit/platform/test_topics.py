@@ -15,6 +15,15 @@ def test_names() -> None:
     assert deployed_name("fraud") == "fraud"
 
 
+def test_a_changed_definition_has_vectors_and_groups_of_its_own() -> None:
+    first, changed = Topics("fraud"), Topics("fraud", definition="v2")
+    assert changed.vectors == "fraud.vectors-v2"
+    assert set(changed.all) - set(first.all) == {changed.vectors}
+    assert first.definition_group("features") == first.group("features")
+    assert changed.definition_group("features") == "fraud.features-v2"
+    assert changed.group("learner") == first.group("learner")
+
+
 @pytest.mark.parametrize(("pipeline", "namespace"), [("", ""), ("Fraud", ""), ("fraud", "a.b"), ("-x", ""), ("x-", "")])
 def test_names_that_are_not_allowed(pipeline: str, namespace: str) -> None:
     with pytest.raises(ValueError, match="is not allowed"):
