@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -148,6 +148,11 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
         ) as consumer:
             self._attached.set_result(consumer)
             yield
+
+    @property
+    def partitions(self) -> Collection[int]:
+        """The partitions that are assigned now."""
+        return self._next.keys()
 
     def stop(self) -> None:
         """Let `run` end after the batch that is under way."""

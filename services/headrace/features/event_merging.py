@@ -12,7 +12,7 @@ from headrace.features.errors import FenceMovedError
 from headrace.features.metrics import DUPLICATE_EVENTS, MERGED_EVENTS, OVERTAKEN_BATCHES, REWRITTEN_LOGS
 from headrace.features.state_writer import REWRITTEN, StateWriter
 from headrace.features.time_guard import TimeGuard
-from headrace.features.trimming import Rewrite, plan_rewrites
+from headrace.features.trimming import Rewrite, plan_rewrites, safe_time
 from headrace.pipeline.events import EventColumns, FloatArray, hash_ids
 from headrace.pipeline.state import LABEL_RECORD, FeaturePlan, Records
 from headrace.pipeline.windows import feature_vectors
@@ -32,6 +32,7 @@ class AcceptedEvent:
         key: its Kafka key.
         event: the event.
         guard: the partition's guard after it.
+        late: whether windows at its time may be incomplete already.
     """
 
     offset: int
@@ -39,6 +40,7 @@ class AcceptedEvent:
     key: bytes | None
     event: CheckedEvent
     guard: TimeGuard
+    late: bool = False
 
 
 @dataclass
@@ -220,13 +222,13 @@ class EventMerger:
             Length of every event log after it, by entity and slot; and how many logs were ever rewritten.
         """
         sources = {name.decode(): value.decode() for name, value in snapshot.replies[0].items()}
-        committed = [decode_source(text)[1] for name, text in sources.items() if name.startswith(EVENTS)]
+        safe = safe_time(sources)
         lengths = [[len(log) for log in logs.events] for logs in snapshot.entities]
         rewritten = int(sources.get(REWRITTEN, 0))
-        if not committed or not min(committed):
+        if not safe:
             return lengths, rewritten
         for i, logs in enumerate(snapshot.entities):
-            horizon = min(committed) - logs.plan.retention
+            horizon = safe - logs.plan.retention
             keys = self.reader.keys
             rewrites = plan_rewrites(logs.plan, logs.plan.event_record, logs.events, horizon)
             rewritten += await self._rewrite([keys.event_log(logs.plan.entity) + text for text in logs.ids], rewrites)

@@ -16,6 +16,7 @@ OVERTAKEN_BATCHES = Counter(
     "headrace_features_overtaken_batches_total", "Batches evaluated again because another worker wrote to their keys"
 )
 REWRITTEN_LOGS = Counter("headrace_features_rewritten_logs_total", "Logs trimmed")
+SWEPT_LOGS = Counter("headrace_features_swept_logs_total", "Logs of idle keys deleted by event time")
 FENCES_MOVED = Counter("headrace_features_fences_moved_total", "Fences found where this worker had not left them")
 EVENT_TIME = Gauge("headrace_features_event_time_seconds", "Highest event time accepted, by partition", ["partition"])
 REJECTED_RECORDS = Counter(

@@ -17,6 +17,7 @@ from headrace.features.outcome_stream import OutcomeStream
 from headrace.features.publishing import Publisher
 from headrace.features.settings import FeaturesSettings
 from headrace.features.state_writer import StateWriter
+from headrace.features.sweeping import Sweeper
 from headrace.pipeline.state import compile_plan
 from headrace.pipeline.time_units import DAY, SECOND
 from headrace.platform import kafka
@@ -37,6 +38,7 @@ class FeaturesService:
         self._stack = AsyncExitStack()
         self._app: faust.App | None = None
         self._sources: dict[str, AssignedSource] = {}
+        self._sweeper: Sweeper
         self._ended: dict[str, asyncio.Future[None]] = {}
         self._health.component("events")
         self._health.component("outcomes")
@@ -55,6 +57,7 @@ class FeaturesService:
         # A backstop, in wall-clock time: idle keys normally leave by the watermark.
         time_to_live_s = 2 * max((entity.retention for entity in plan.entities), default=DAY) // SECOND
         writer = StateWriter(client, reader.keys, time_to_live_s)
+        self._sweeper = Sweeper(client, plan, reader.keys, writer, settings.sweep_keys_per_s)
         producer = await self._stack.enter_async_context(kafka.producer(settings.kafka_bootstrap, linger_ms=1))
 
         publisher = Publisher(producer, topics)
@@ -104,6 +107,7 @@ class FeaturesService:
     async def run(self) -> None:
         """Until a part fails, which is raised, or until both sources have been stopped."""
         tasks = [asyncio.create_task(source.watch()) for source in self._sources.values()]
+        tasks += [asyncio.create_task(self._sweeper.run(lambda: 0 in self._sources[EVENTS].partitions))]
         tasks += [asyncio.create_task(self._watch_app()), asyncio.create_task(self._all_ended())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

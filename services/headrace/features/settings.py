@@ -28,3 +28,6 @@ class FeaturesSettings(Settings):
 
     stall_timeout_s: float = Field(default=40.0, gt=5, le=3600)
     """A batch that is not handled in this time, or Kafka not answering for it, ends the process, in seconds."""
+
+    sweep_keys_per_s: float = Field(default=5_000, gt=0, le=1_000_000)
+    """How many names of keys are looked at per second when idle ones are swept out of Redis."""

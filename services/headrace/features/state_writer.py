@@ -33,14 +33,15 @@ return lengths
 """
 
 # KEYS: sources, then logs. ARGV: time to live in seconds, then for each log its expected length, expected first record,
-# new content.
+# expected last bytes, new content (none to delete it).
 REWRITE = """
 local done = 0
 for i = 2, #KEYS do
-  local key, at = KEYS[i], 3 * i - 4
-  local first = ARGV[at + 1]
-  if redis.call('STRLEN', key) == tonumber(ARGV[at]) and redis.call('GETRANGE', key, 0, #first - 1) == first then
-    redis.call('SET', key, ARGV[at + 2], 'EX', ARGV[1])
+  local key, at = KEYS[i], 4 * i - 6
+  local first, last, content = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  if redis.call('STRLEN', key) == tonumber(ARGV[at]) and redis.call('GETRANGE', key, 0, #first - 1) == first
+    and redis.call('GETRANGE', key, -#last, -1) == last then
+    if content == '' then redis.call('UNLINK', key) else redis.call('SET', key, content, 'EX', ARGV[1]) end
     done = done + 1
   end
 end
@@ -102,7 +103,7 @@ class StateWriter:
         return Appended(lengths[:-1], lengths[-1])
 
     async def rewrite(self, names: Sequence[str], rewrites: Sequence[Rewrite]) -> int:
-        """Replace logs that nobody has changed meanwhile; returns how many were.
+        """Replace or delete logs that nobody has changed meanwhile; returns how many were.
 
         Args:
             names: log names by slot.
@@ -112,7 +113,7 @@ class StateWriter:
             return 0
         arguments: list[Any] = [self._time_to_live_s]
         for rewrite in rewrites:
-            arguments += [rewrite.length, rewrite.first, rewrite.content]
+            arguments += [rewrite.length, rewrite.first, rewrite.last, rewrite.content]
         logs = [names[rewrite.slot] for rewrite in rewrites]
         done: int = await self._run(REWRITE, [self._keys.sources, *logs], arguments)
         return done

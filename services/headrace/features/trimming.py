@@ -1,8 +1,8 @@
-"""Logs that carry enough expired records to be worth rewriting."""
+"""Which records no window will reach any more, and logs that carry enough of them to be worth rewriting."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +14,44 @@ SLACK_RECORDS = 32
 """Expired records that a log may always carry."""
 
 
+EVENT_SOURCES = "events/"
+
+
+def safe_time(sources: Mapping[str, str]) -> int:
+    """The event time that every partition of `events` has left behind for good, in microseconds.
+
+    Trimming, coarsening, sweeping and what counts as late all measure from here: the lowest of the partitions' highest
+    event times at their last commits. After any crash nothing is evaluated again that lies further before it than the
+    pipeline's lateness.
+
+    Args:
+        sources: what is stored beside the fences, by source partition.
+
+    Returns:
+        0 while a partition that has events has not said how far it is: then nothing may be dropped.
+    """
+    committed = (text.rpartition(":")[2] for name, text in sources.items() if name.startswith(EVENT_SOURCES))
+    return min((int(one or 0) for one in committed), default=0)
+
+
 @dataclass(frozen=True)
 class Rewrite:
     """A log to be replaced, if it is still what it was.
+
+    First record and length alone could be those of a log that was deleted and has grown again; the last record tells.
 
     Attributes:
         slot: position of the key in the batch.
         length: expected length in bytes.
         first: expected first record, which carries the epoch once a log was rewritten.
-        content: what to store instead.
+        last: expected last bytes, as many.
+        content: what to store instead; nothing for a log that is to be deleted.
     """
 
     slot: int
     length: int
     first: bytes
+    last: bytes
     content: bytes
 
 
@@ -52,5 +76,23 @@ def plan_rewrites(plan: EntityPlan, record: np.dtype[Any], logs: Sequence[bytes]
         if expired <= max(SLACK_RECORDS, len(records) // 3):
             continue
         epoch = int(records["id"][0]) + 1 if has_header else 1
-        rewrites.append(Rewrite(slot, len(stored), stored[:size], plan.header(record, epoch) + kept.tobytes()))
+        rewrites.append(
+            Rewrite(slot, len(stored), stored[:size], stored[-size:], plan.header(record, epoch) + kept.tobytes())
+        )
     return rewrites
+
+
+def plan_deletions(record: np.dtype[Any], logs: Sequence[bytes], horizon: int) -> list[Rewrite]:
+    """Logs whose every record lies at or before the horizon.
+
+    Args:
+        record: layout of the logs.
+        logs: stored logs by slot; one that is not there is left alone.
+        horizon: event time in microseconds at or before which no window will reach any more.
+    """
+    size = record.itemsize
+    return [
+        Rewrite(slot, len(stored), stored[:size], stored[-size:], b"")
+        for slot, stored in enumerate(logs)
+        if stored and not (np.frombuffer(stored, record)["time"] > horizon).any()
+    ]

@@ -240,7 +240,7 @@ async def test_a_log_that_was_trimmed_and_has_grown_again_is_noticed(client: Red
 
     async def late(*arguments: object) -> Appended:
         if await client.get(name) == stored:
-            assert await worker.writer.rewrite([name], [Rewrite(0, len(stored), stored, header)]) == 1
+            assert await worker.writer.rewrite([name], [Rewrite(0, len(stored), stored, stored, header)]) == 1
         return await append(*arguments)  # type: ignore[arg-type]
 
     worker.writer.append = late  # type: ignore[method-assign,assignment]
