@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from headrace.features.event_merging import AcceptedEvent
-from headrace.features.time_guard import TimeGuard
+from headrace.features.time_guard import TimeBounds, TimeGuard, Verdict
 from headrace.pipeline import DAY, EventError, Pipeline
+from headrace.pipeline.state import compile_plan
 from headrace.platform.event_codec import CheckedEvent, check_event, is_json, parse
 from headrace.v1.event_pb2 import Event, Rejected, SourcePosition
 
 MAX_REJECTED_BYTES = 64 * 1024
 MAX_KEY_BYTES = 4 * 1024
 MAX_DETAIL_CHARACTERS = 1000
-CLOCK_TOLERANCE = DAY // 24
 
 
 class Record(Protocol):
@@ -60,14 +61,17 @@ def decode_partition(pipeline: Pipeline, records: Sequence[Record], guard: TimeG
         try:
             _check_key(record.key)
             event = check_event(pipeline, parse(record.value, is_json(record.headers), Event()))
-            guard = _check_time(pipeline, event, guard)
+            verdict, after = guard.decide(event.time_us, record.timestamp * 1000, time_bounds(pipeline))
+            _check_verdict(pipeline, event, verdict, guard, after)
         except _TimeRefusedError as refused:
             guard = refused.guard
             rejected.append(reject(record, refused))
         except EventError as error:
             rejected.append(reject(record, error))
         else:
-            accepted.append(AcceptedEvent(record.offset, record.timestamp * 1000, record.key, event, guard))
+            guard = after
+            late = verdict == "late"
+            accepted.append(AcceptedEvent(record.offset, record.timestamp * 1000, record.key, event, guard, late))
     return DecodedPartition(accepted, rejected, guard)
 
 
@@ -99,13 +103,21 @@ def _check_key(key: bytes | None) -> None:
         raise EventError("too_large", "", f"the key has {len(key)} bytes; at most {MAX_KEY_BYTES} fit")
 
 
-def _check_time(pipeline: Pipeline, event: CheckedEvent, guard: TimeGuard) -> TimeGuard:
-    if pipeline.clock == "live" and event.time_us > time.time_ns() // 1000 + CLOCK_TOLERANCE:
-        raise EventError(
-            "future", "event_time_us", f"event_time_us {event.time_us} lies over an hour ahead of the clock"
-        )
-    verdict, after = guard.decide(event.time_us, lateness=pipeline.lateness, max_jump=pipeline.max_jump)
+@lru_cache(maxsize=64)
+def time_bounds(pipeline: Pipeline) -> TimeBounds:
+    """What a pipeline allows of event times."""
+    retention = max((entity.retention for entity in compile_plan(pipeline).entities), default=pipeline.lateness)
+    return TimeBounds(pipeline.lateness, retention, pipeline.max_jump, pipeline.clock == "live")
+
+
+def _check_verdict(
+    pipeline: Pipeline, event: CheckedEvent, verdict: Verdict, guard: TimeGuard, after: TimeGuard
+) -> None:
     if verdict == "future":
+        raise _TimeRefusedError(
+            "future", f"event_time_us {event.time_us} lies over an hour ahead of the time that its record has", after
+        )
+    if verdict == "leap":
         ahead = (event.time_us - guard.highest) / DAY
         raise _TimeRefusedError(
             "future",
@@ -115,9 +127,9 @@ def _check_time(pipeline: Pipeline, event: CheckedEvent, guard: TimeGuard) -> Ti
         )
     if verdict == "too_late":
         behind = (guard.highest - event.time_us) / DAY
+        kept = time_bounds(pipeline).retention / DAY
         raise _TimeRefusedError(
             "too_late",
-            f"event_time_us lies {behind:.1f} days behind its partition; allowed are {pipeline.lateness / DAY:g}",
+            f"event_time_us lies {behind:.1f} days behind its partition; no window reaches back more than {kept:.1f}",
             after,
         )
-    return after

@@ -98,7 +98,7 @@ class EventStream:
         if due and await source.commit({p: (one.next_offset, one.guard.encode()) for p, one in due.items()}):
             for partition, known in due.items():
                 known.committed = known.next_offset
-                self._merger.progress[partition].committed_highest = known.guard.highest
+                self._merger.progress[partition].committed_highest = known.guard.confirmed
         self._committed_at = time.monotonic()
 
     def _count_redelivered(self, accepted: Sequence[tuple[int, Sequence[AcceptedEvent]]]) -> None:
@@ -129,6 +129,7 @@ class EventStream:
                     outcome_positions=evaluated.outcome_positions,
                     features_time_us=evaluated.newest_us,
                     produced_time_us=accepted_event.produced_us,
+                    late=accepted_event.late,
                 )
                 vectors.append((accepted_event.key, vector))
         return vectors

@@ -72,7 +72,7 @@ def starting_point(
             f"{source} begins at offset {begin}, but offset {offset} is needed: it was kept too short. {REPAIR}"
         )
     guard = TimeGuard.decode(metadata) if committed <= merged + 1 else decode_source(stored)[0]
-    return StartingPoint(offset, merged, committed, guard, TimeGuard.decode(metadata).highest)
+    return StartingPoint(offset, merged, committed, guard, TimeGuard.decode(metadata).confirmed)
 
 
 async def starting_points(
