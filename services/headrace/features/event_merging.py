@@ -9,12 +9,12 @@ import numpy as np
 
 from headrace.features.duplicates import find_duplicates
 from headrace.features.errors import FenceMovedError
-from headrace.features.metrics import DUPLICATE_EVENTS, MERGED_EVENTS, OVERTAKEN_BATCHES, REWRITTEN_LOGS
-from headrace.features.state_writer import REWRITTEN, StateWriter
+from headrace.features.log_rewriting import trim_logs
+from headrace.features.metrics import DUPLICATE_EVENTS, MERGED_EVENTS, OVERTAKEN_BATCHES
+from headrace.features.state_writer import StateWriter
 from headrace.features.time_guard import TimeGuard
-from headrace.features.trimming import Rewrite, plan_rewrites, safe_time
 from headrace.pipeline.events import EventColumns, FloatArray, hash_ids
-from headrace.pipeline.state import LABEL_RECORD, FeaturePlan, Records
+from headrace.pipeline.state import FeaturePlan, Records
 from headrace.pipeline.windows import feature_vectors
 from headrace.platform.event_codec import CheckedEvent, event_columns
 from headrace.platform.feature_state import EVENTS, FeatureStateReader, StateSnapshot
@@ -129,7 +129,8 @@ class EventMerger:
             records.append(logs.plan.event_records(columns, hashes))
             states.append(logs.state(records[i][merging[i]], logs.slots[merging[i]]))
         values = feature_vectors(self.plan, columns, states)
-        lengths, rewritten = await self._trim(snapshot)
+        sources = {name.decode(): value.decode() for name, value in snapshot.replies[0].items()}
+        lengths, rewritten = await trim_logs(self.writer, self.reader.keys, snapshot, sources)
         overtaken = False
         first = 0
         for partition, events in batch:
@@ -214,31 +215,3 @@ class EventMerger:
         progress.fence = last.offset
         # A length alone is ambiguous: a log may have been trimmed and have grown again.
         return appended.lengths != list(expected.values()) or appended.rewritten != rewritten
-
-    async def _trim(self, snapshot: StateSnapshot) -> tuple[list[list[int]], int]:
-        """Rewrite logs with many expired records.
-
-        Returns:
-            Length of every event log after it, by entity and slot; and how many logs were ever rewritten.
-        """
-        sources = {name.decode(): value.decode() for name, value in snapshot.replies[0].items()}
-        safe = safe_time(sources)
-        lengths = [[len(log) for log in logs.events] for logs in snapshot.entities]
-        rewritten = int(sources.get(REWRITTEN, 0))
-        if not safe:
-            return lengths, rewritten
-        for i, logs in enumerate(snapshot.entities):
-            horizon = safe - logs.plan.retention
-            keys = self.reader.keys
-            rewrites = plan_rewrites(logs.plan, logs.plan.event_record, logs.events, horizon)
-            rewritten += await self._rewrite([keys.event_log(logs.plan.entity) + text for text in logs.ids], rewrites)
-            for rewrite in rewrites:
-                lengths[i][rewrite.slot] = len(rewrite.content)
-            of_labels = plan_rewrites(logs.plan, LABEL_RECORD, logs.labels, horizon)
-            rewritten += await self._rewrite([keys.label_log(logs.plan.entity) + text for text in logs.ids], of_labels)
-        return lengths, rewritten
-
-    async def _rewrite(self, names: Sequence[str], rewrites: Sequence[Rewrite]) -> int:
-        done = await self.writer.rewrite(names, rewrites)
-        REWRITTEN_LOGS.inc(done)
-        return done
