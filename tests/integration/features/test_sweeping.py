@@ -13,6 +13,7 @@ from headrace.features.outcome_merging import OutcomeMerger
 from headrace.features.state_writer import Appended, StateWriter
 from headrace.features.sweeping import Sweeper
 from headrace.features.time_guard import TimeGuard
+from headrace.features.trimming import Rewrite
 from headrace.pipeline import DAY
 from headrace.pipeline.state import compile_plan
 from headrace.platform.event_codec import CheckedEvent
@@ -103,9 +104,10 @@ async def test_an_append_between_reading_and_deleting_loses_nothing(client: Redi
     name = state.keys.event_log("customer") + "c0"
     rewrite = state.writer.rewrite
 
-    async def late(*arguments: object) -> int:
-        await client.append(name, b"\x7f" * plan.entities[0].event_record.itemsize)
-        return await rewrite(*arguments)  # type: ignore[arg-type]
+    async def late(of: list[str], rewrites: list[Rewrite]) -> int:
+        if name in of:
+            await client.append(name, b"\x7f" * plan.entities[0].event_record.itemsize)
+        return await rewrite(of, rewrites)
 
     state.writer.rewrite = late  # type: ignore[method-assign,assignment]
     assert await state.sweeper.sweep() == 1, "the other one that has expired: the terminal of day 0"
