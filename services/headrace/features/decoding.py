@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,11 +12,10 @@ from headrace.features.time_guard import TimeBounds, TimeGuard, Verdict
 from headrace.pipeline import DAY, EventError, Pipeline
 from headrace.pipeline.state import compile_plan
 from headrace.platform.event_codec import CheckedEvent, check_event, is_json, parse
-from headrace.v1.event_pb2 import Event, Rejected, SourcePosition
+from headrace.platform.rejected_records import MAX_KEY_BYTES, reject
+from headrace.v1.event_pb2 import Event, Rejected
 
-MAX_REJECTED_BYTES = 64 * 1024
-MAX_KEY_BYTES = 4 * 1024
-MAX_DETAIL_CHARACTERS = 1000
+SERVICE = "features"
 
 
 class Record(Protocol):
@@ -65,30 +63,14 @@ def decode_partition(pipeline: Pipeline, records: Sequence[Record], guard: TimeG
             _check_verdict(pipeline, event, verdict, guard, after)
         except _TimeRefusedError as refused:
             guard = refused.guard
-            rejected.append(reject(record, refused))
+            rejected.append(reject(record, refused, SERVICE))
         except EventError as error:
-            rejected.append(reject(record, error))
+            rejected.append(reject(record, error, SERVICE))
         else:
             guard = after
             late = verdict == "late"
             accepted.append(AcceptedEvent(record.offset, record.timestamp * 1000, record.key, event, guard, late))
     return DecodedPartition(accepted, rejected, guard)
-
-
-def reject(record: Record, error: EventError) -> Rejected:
-    """What `rejected` keeps of a record that cannot be used: cut so that it fits into one."""
-    value = record.value or b""
-    return Rejected(
-        source=SourcePosition(topic=record.topic, partition=record.partition, offset=record.offset),
-        key=(record.key or b"")[:MAX_KEY_BYTES],
-        value=value[:MAX_REJECTED_BYTES],
-        value_size_bytes=len(value),
-        reason=error.reason,
-        detail=error.detail[:MAX_DETAIL_CHARACTERS],
-        service="features",
-        rejected_time_us=time.time_ns() // 1000,
-        json=is_json(record.headers),
-    )
 
 
 class _TimeRefusedError(EventError):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headrace.features.decoding import Record, reject
+from headrace.features.decoding import SERVICE, Record
 from headrace.pipeline import EventError, Pipeline
 from headrace.platform.event_codec import is_json, parse
+from headrace.platform.rejected_records import reject
 from headrace.v1.event_pb2 import Rejected
 from headrace.v1.prediction_pb2 import Outcome
 
@@ -28,7 +29,7 @@ def decode_outcomes(pipeline: Pipeline, records: Sequence[Record]) -> tuple[list
             outcome = parse(record.value, is_json(record.headers), Outcome())
             _check(pipeline, outcome)
         except EventError as error:
-            rejected.append(reject(record, error))
+            rejected.append(reject(record, error, SERVICE))
         else:
             read.append((record.offset, record.timestamp * 1000, outcome))
     return read, rejected

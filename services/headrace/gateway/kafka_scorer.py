@@ -16,7 +16,7 @@ from headrace.gateway.answer_records import AnswerRecords
 from headrace.gateway.errors import GatewayError
 from headrace.gateway.metrics import REDELIVERED_VECTORS, SCORED_VECTORS, SCORER_RESTARTS, UNUSABLE_VECTORS
 from headrace.gateway.routing import Choice, Routing
-from headrace.gateway.scoring import Scoring, count_answers, now_us
+from headrace.gateway.scoring import Scoring, count_answers
 from headrace.gateway.vector_predictions import answered_again, fill, without_vector
 from headrace.gateway.vector_stream import VectorBatch, highest_of, take
 from headrace.platform import kafka
@@ -25,7 +25,6 @@ from headrace.platform.kafka import KafkaAdmin, KafkaRefused, KafkaUnavailable, 
 from headrace.platform.logging import get_logger
 from headrace.platform.topics import Topics
 from headrace.v1.alert_pb2 import ALERT_STATE_RAISED, Alert
-from headrace.v1.event_pb2 import Rejected, SourcePosition
 from headrace.v1.prediction_pb2 import DEGRADATION_IDEMPOTENCY_LOCAL, Prediction
 from headrace.v1.vector_pb2 import FeatureVector
 
@@ -35,7 +34,6 @@ IDLE_MS = 200
 FETCH_WAIT_MS = 20
 RETRY_S = 0.5
 MOST_REFUSALS = 5
-REJECTED_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -263,22 +261,10 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
                     await producer.send(self._topics.predictions, one.SerializeToString(), key=one.event_id.encode())
                     for one in scored.predictions
                 ]
-                for unusable in batch.unusable:
-                    rejected = Rejected(
-                        source=SourcePosition(
-                            topic=self._topics.vectors, partition=unusable.partition, offset=unusable.offset
-                        ),
-                        key=unusable.key,
-                        value=unusable.value[:REJECTED_BYTES],
-                        value_size_bytes=len(unusable.value),
-                        reason=unusable.reason,
-                        detail=unusable.detail,
-                        service=SERVICE,
-                        rejected_time_us=now_us(),
-                    )
+                for rejected in batch.unusable:
                     sent.append(
                         await producer.send(
-                            self._topics.rejected, rejected.SerializeToString(), key=unusable.key or None, partition=0
+                            self._topics.rejected, rejected.SerializeToString(), key=rejected.key or None, partition=0
                         )
                     )
                 for _, vector in batch.waiting.values():

@@ -8,28 +8,10 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from headrace.pipeline.errors import EventError
+from headrace.platform.rejected_records import REPLAY_HEADER, reject
+from headrace.v1.event_pb2 import Rejected
 from headrace.v1.vector_pb2 import FeatureVector
-
-
-@dataclass(frozen=True)
-class UnusableVector:
-    """A record that is no vector of this pipeline.
-
-    Attributes:
-        partition: where it lies.
-        offset: where it lies.
-        key: of the record.
-        value: of the record.
-        reason: a stable code.
-        detail: what is wrong.
-    """
-
-    partition: int
-    offset: int
-    key: bytes
-    value: bytes
-    reason: str
-    detail: str
 
 
 @dataclass
@@ -38,7 +20,7 @@ class VectorBatch:
 
     Attributes:
         vectors: to be scored, all of one features fingerprint.
-        unusable: to be set aside.
+        unusable: what is set aside of others.
         redelivered: how many were dropped as seen before.
         next_offsets: for each partition of the batch the offset behind its last record taken.
         highest: for each partition of the batch the highest source offset seen.
@@ -46,7 +28,7 @@ class VectorBatch:
     """
 
     vectors: list[FeatureVector] = field(default_factory=list)
-    unusable: list[UnusableVector] = field(default_factory=list)
+    unusable: list[Rejected] = field(default_factory=list)
     redelivered: int = 0
     next_offsets: dict[int, int] = field(default_factory=dict)
     highest: dict[int, int] = field(default_factory=dict)
@@ -81,12 +63,12 @@ def take(
             try:
                 vector.ParseFromString(record.value or b"")
             except DecodeError as error:
-                batch.unusable.append(
-                    _unusable(partition, record, "undecodable", f"no protobuf FeatureVector: {error}")
-                )
+                _set_aside(batch, record, "undecodable", f"the value is no protobuf FeatureVector: {error}")
                 batch.next_offsets[partition], batch.highest[partition] = record.offset + 1, seen
                 continue
-            known = vector.source.offset <= seen
+            # One that was set aside before and is brought back comes behind others that were behind it.
+            brought_back = any(name == REPLAY_HEADER for name, _ in record.headers)
+            known = vector.source.offset <= seen and not brought_back
             if not known and vector.features_fingerprint != features_fingerprint and vector.event_id:
                 batch.waiting[partition] = (record.offset, vector)
                 break
@@ -94,13 +76,13 @@ def take(
                 batch.redelivered += 1
             elif len(vector.values) != width or not vector.event_id:
                 detail = f"{len(vector.values)} values and the event id {vector.event_id!r}; {width} values are due"
-                batch.unusable.append(_unusable(partition, record, "wrong_shape", detail))
+                _set_aside(batch, record, "wrong_shape", detail)
             else:
                 batch.vectors.append(vector)
-                seen = vector.source.offset
+                seen = max(seen, vector.source.offset)
             batch.next_offsets[partition], batch.highest[partition] = record.offset + 1, seen
     return batch
 
 
-def _unusable(partition: int, record: Any, reason: str, detail: str) -> UnusableVector:
-    return UnusableVector(partition, record.offset, record.key or b"", record.value or b"", reason, detail)
+def _set_aside(batch: VectorBatch, record: Any, reason: str, detail: str) -> None:
+    batch.unusable.append(reject(record, EventError(reason, "", detail), "gateway"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,10 +13,11 @@ from headrace.pipeline.errors import EventError
 from headrace.pipeline.schema import LATEST_TIME_US, check_identity
 from headrace.platform.event_codec import is_json, parse
 from headrace.platform.partitioning import murmur2_partition
-from headrace.v1.event_pb2 import Label, Rejected, SourcePosition
+from headrace.platform.rejected_records import reject
+from headrace.v1.event_pb2 import Label, Rejected
 from headrace.v1.prediction_pb2 import ROLE_ANSWER, ROLE_REPEAT, ROLE_SHADOW, Prediction
 
-MAX_REJECTED_BYTES = 64 * 1024
+SERVICE = "outcomes"
 ROLES = frozenset({ROLE_ANSWER, ROLE_REPEAT, ROLE_SHADOW})
 
 
@@ -70,7 +70,7 @@ def decode(predictions: Sequence[Record], labels: Sequence[Record], partitions: 
         try:
             prediction = _prediction(record)
         except EventError as error:
-            decoded.rejected.append(_reject(record, error))
+            decoded.rejected.append(reject(record, error, SERVICE))
         else:
             if not _belongs(record, prediction.event_id, partitions, decoded):
                 continue
@@ -79,7 +79,7 @@ def decode(predictions: Sequence[Record], labels: Sequence[Record], partitions: 
         try:
             label = _label(record)
         except EventError as error:
-            decoded.rejected.append(_reject(record, error))
+            decoded.rejected.append(reject(record, error, SERVICE))
         else:
             if _belongs(record, label.event_id, partitions, decoded):
                 decoded.labels.append(label)
@@ -132,18 +132,3 @@ def _label(record: Record) -> LabelArrival:
     if not math.isfinite(value) or value not in {0.0, 1.0}:
         raise EventError("out_of_range", "value", f"value is {value:g}; a binary label is 0 or 1")
     return LabelArrival(message.event_id.encode(), UsedLabel(value, time_us, record.offset))
-
-
-def _reject(record: Record, error: EventError) -> Rejected:
-    value = record.value or b""
-    return Rejected(
-        source=SourcePosition(topic=record.topic, partition=record.partition, offset=record.offset),
-        key=record.key or b"",
-        value=value[:MAX_REJECTED_BYTES],
-        value_size_bytes=len(value),
-        reason=error.reason,
-        detail=error.detail,
-        service="outcomes",
-        rejected_time_us=time.time_ns() // 1000,
-        json=is_json(record.headers),
-    )

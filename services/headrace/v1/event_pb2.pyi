@@ -144,8 +144,36 @@ class Label(_message.Message):
 Global___Label: _TypeAlias = Label  # noqa: Y015
 
 @_typing.final
+class RecordHeader(_message.Message):
+    """A header of a record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    value: _builtins.bytes
+    """Its value, empty when it had none."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordHeader: _TypeAlias = RecordHeader  # noqa: Y015
+
+@_typing.final
 class Rejected(_message.Message):
-    """A record that a service could not use, set aside with its bytes so that it can be repaired and replayed."""
+    """A record that a service could not use, set aside with its bytes so that it can be repaired and replayed. What is cut
+    here is whole at the source, as long as that topic keeps it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -158,8 +186,12 @@ class Rejected(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     REJECTED_TIME_US_FIELD_NUMBER: _builtins.int
     JSON_FIELD_NUMBER: _builtins.int
+    VALUE_SHA256_FIELD_NUMBER: _builtins.int
+    KEY_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    HEADER_COUNT_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
-    """Its key, empty when it had none."""
+    """Its key, cut to the first 4 KiB; empty when it had none."""
     value: _builtins.bytes
     """Its value, cut to the first 64 KiB."""
     value_size_bytes: _builtins.int
@@ -174,9 +206,19 @@ class Rejected(_message.Message):
     """When it was set aside, wall clock, in microseconds since 1970-01-01 UTC."""
     json: _builtins.bool
     """Whether the record's content type was JSON; false is protobuf."""
+    value_sha256: _builtins.bytes
+    """SHA-256 of the full value; empty when the record had none."""
+    key_size_bytes: _builtins.int
+    """Full size of the key in bytes."""
+    header_count: _builtins.int
+    """How many headers it had."""
     @_builtins.property
     def source(self) -> Global___SourcePosition:
         """Where the record lies."""
+
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordHeader]:
+        """Its headers, in order, as many as fit into 16 KiB."""
 
     def __init__(
         self,
@@ -190,10 +232,14 @@ class Rejected(_message.Message):
         service: _builtins.str = ...,
         rejected_time_us: _builtins.int = ...,
         json: _builtins.bool = ...,
+        value_sha256: _builtins.bytes = ...,
+        key_size_bytes: _builtins.int = ...,
+        headers: _abc.Iterable[Global___RecordHeader] | None = ...,
+        header_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "json", b"json", "key", b"key", "reason", b"reason", "rejected_time_us", b"rejected_time_us", "service", b"service", "source", b"source", "value", b"value", "value_size_bytes", b"value_size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "header_count", b"header_count", "headers", b"headers", "json", b"json", "key", b"key", "key_size_bytes", b"key_size_bytes", "reason", b"reason", "rejected_time_us", b"rejected_time_us", "service", b"service", "source", b"source", "value", b"value", "value_sha256", b"value_sha256", "value_size_bytes", b"value_size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,18 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.features.decoding import (
-    MAX_DETAIL_CHARACTERS,
-    MAX_KEY_BYTES,
-    MAX_REJECTED_BYTES,
-    DecodedPartition,
-    decode_partition,
-)
+from headrace.features.decoding import DecodedPartition, decode_partition
 from headrace.features.outcome_decoding import decode_outcomes
 from headrace.features.time_guard import TimeGuard
 from headrace.pipeline import DAY, HOUR, Pipeline
 from headrace.platform.event_codec import MAX_EVENT_BYTES
 from headrace.platform.pipelines import load_pipeline
+from headrace.platform.rejected_records import MAX_DETAIL_CHARACTERS, MAX_KEY_BYTES, MAX_VALUE_BYTES
 from headrace.v1.event_pb2 import Event, Rejected
 from headrace.v1.prediction_pb2 import Outcome, Prediction
 
@@ -165,7 +160,7 @@ def test_what_cannot_be_used_is_set_aside_with_the_reason(record: Record, reason
     assert "\n" not in rejected.detail
     assert len(rejected.detail) <= MAX_DETAIL_CHARACTERS
     assert (rejected.source.topic, rejected.source.partition, rejected.source.offset) == ("fraud.events", 2, 5)
-    assert rejected.value == (record.value or b"")[:MAX_REJECTED_BYTES]
+    assert rejected.value == (record.value or b"")[:MAX_VALUE_BYTES]
     assert rejected.value_size_bytes == len(record.value or b"")
     assert rejected.key == (record.key or b"")[:MAX_KEY_BYTES]
     assert rejected.json == bool(record.headers)

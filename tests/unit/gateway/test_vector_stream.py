@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.gateway.vector_stream import VectorBatch, highest_of, take
+from headrace.platform.rejected_records import REPLAY_HEADER
 from headrace.v1.event_pb2 import SourcePosition
 from headrace.v1.vector_pb2 import FeatureVector
 
@@ -16,6 +17,9 @@ class Record:
     offset: int
     value: bytes | None
     key: bytes | None = b"c1"
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+    topic: str = "fraud.vectors"
+    partition: int = 0
 
 
 def vector(source: int, *, fingerprint: int = KNOWN, values: int = 2, event_id: str = "") -> bytes:
@@ -66,3 +70,11 @@ def test_what_is_no_vector_is_set_aside() -> None:
     assert [one.reason for one in batch.unusable] == ["undecodable", "wrong_shape", "wrong_shape"]
     assert ids(batch) == ["e6"]
     assert batch.next_offsets == {0: 14}
+
+
+def test_a_vector_that_is_brought_back_is_scored_though_others_came_first() -> None:
+    brought_back = Record(20, vector(3), headers=[(REPLAY_HEADER, b"fraud.rejected/0/1")])
+    batch = take({0: [brought_back, Record(21, vector(4)), Record(22, vector(6))]}, {0: 5}, KNOWN, 2)
+    assert ids(batch) == ["e3", "e6"]
+    assert (batch.next_offsets, batch.highest, batch.redelivered) == ({0: 23}, {0: 6}, 1)
+    assert take({0: [brought_back]}, {0: 5}, KNOWN, 2).highest == {0: 5}
