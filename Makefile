@@ -82,6 +82,11 @@ test-chaos: setup ## Kill each process of the stack in turn during a demo (minut
 test-compose: setup ## Build and start the compose stack, and run a small demo against it (needs Docker)
 	@deploy/docker/test-compose.sh
 
+.PHONY: bench-features
+bench-features: setup ## Measure the feature engine beside its controls (15 min on a quiet machine): QUICK=1 to see that it works
+	@$(BIN)/python -m loadtests.environment
+	@$(BIN)/python -m loadtests.features $(if $(call on,$(QUICK)),--quick) $(if $(SOURCE),--source "$(SOURCE)")
+
 .PHONY: check-fresh
 check-fresh: ## Run `make demo` and `make test` in a new, minimal Debian 12 (needs root and mmdebstrap)
 	@deploy/local/check-fresh.sh

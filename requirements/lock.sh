@@ -28,3 +28,4 @@ for extra in "${extras[@]}"; do
 done
 compile triton.txt "${upgrade[@]}" requirements/triton.in
 compile tritonserver.txt "${upgrade[@]}" --no-deps requirements/tritonserver.in
+compile bench.txt "${upgrade[@]}" requirements/bench.in

@@ -1,0 +1,1 @@
+"""Speed and size of the feature engine: stream, engine alone, reading, recomputation, memory."""
