@@ -24,14 +24,14 @@ NOT_INSTALLED = { [ ! -x $(BIN)/headrace ] && echo "nothing is installed here, s
 
 # A variable that is empty or 0 is off.
 on = $(filter-out 0,$(strip $(1)))
-DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(EVENTS),--events "$(EVENTS)") \
+DEMO_OPTIONS = $(if $(PIPELINE),--pipeline "$(PIPELINE)") $(if $(SOURCE),--source "$(SOURCE)") $(if $(EVENTS),--events "$(EVENTS)") \
   $(if $(call on,$(KEEP)),--keep) $(if $(call on,$(LOCKSTEP)),--lockstep) \
   $(if $(HANDBOOK_SPLIT),--handbook-split "$(HANDBOOK_SPLIT)") $(if $(STACK),--stack "$(STACK)")
 
 ##@ Use
 
 .PHONY: demo
-demo: setup ## Start the stack, replay card payments through it, and report
+demo: setup ## Start the stack, replay a history through it, and report: PIPELINE=clicks for another
 	@$(BIN)/headrace demo run $(DEMO_OPTIONS)
 
 .PHONY: up
@@ -132,9 +132,10 @@ help: ## Show this list
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@printf '%s\n' "" \
-	  "For demo: EVENTS=n             how many payments (100,000)" \
-	  "          SOURCE=file          a .parquet or .csv with the handbook's raw columns, in place of the simulator" \
-	  "          LOCKSTEP=1           day by day, reproducible to the last digit" \
+	  "For demo: PIPELINE=name        a declaration in pipelines/, or the path of one (fraud)" \
+	  "          EVENTS=n             how many events (100,000)" \
+	  "          SOURCE=file          a .parquet, .csv or .jsonl in place of the simulation; README.md has the columns" \
+	  "          LOCKSTEP=1           step by step, reproducible to the last digit" \
 	  "          HANDBOOK_SPLIT=day   quality over the handbook's test days, such as 2018-07-25" \
 	  "          KEEP=1               leave the stack up" \
 	  "          STACK=compose        use the stack of docker-compose.yml" \

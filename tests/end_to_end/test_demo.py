@@ -42,7 +42,7 @@ def demo(*options: str) -> dict[str, Any]:
 def test_a_flowing_demo_serves_versions_and_reports() -> None:
     report = demo("--rate", "400")
     assert report["model_versions_served"] >= 3
-    assert report["quality_by_day"][0]["version"] == 0, "the system answers before the first label arrives"
+    assert report["quality_by_season"][0]["version"] == 0, "the system answers before the first label arrives"
     assert report["latency_ms"]["grpc"]["p50"] > 0
     assert report["label_to_traffic_seconds"]["p50"] > 0
     assert f"Replay of {EVENTS:,} payments" in (FOLDER / "report.html").read_text()
@@ -52,5 +52,5 @@ def test_two_lockstep_demos_give_the_same_to_the_last_digit() -> None:
     first, second = demo("--lockstep"), demo("--lockstep")
     assert first["pipeline"] != second["pipeline"], "each has a namespace of its own"
     assert first["feature_parity"]["rows_stale"] == second["feature_parity"]["rows_stale"] == 0
-    for name in ("quality", "quality_by_day", "model_versions_published", "model_versions_served"):
+    for name in ("quality", "quality_by_season", "model_versions_published", "model_versions_served"):
         assert first[name] == second[name], name

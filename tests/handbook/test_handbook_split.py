@@ -14,8 +14,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from headrace.demo.payments import Payments, load_source
 from headrace.demo.quality import DAY_US, handbook_split, quality_overall
-from headrace.demo.sources import Payments, load_source
 
 FOLDER = Path(os.environ.get("HEADRACE_HANDBOOK", Path(__file__).parents[3] / "shared" / "data" / "handbook"))
 START = dt.date(2018, 7, 25)
@@ -35,7 +35,7 @@ def test_all_payments_are_read(handbook: Payments) -> None:
 
 
 def test_the_split_has_the_published_rows(handbook: Payments) -> None:
-    chosen = handbook_split(handbook, START)
+    chosen = handbook_split(handbook.history(), START)
     assert int(chosen.sum()) == 58_264
     assert int(handbook.fraud[chosen].sum()) == 385
 
@@ -46,12 +46,12 @@ def test_the_measures_of_the_published_logistic_regression(handbook: Payments) -
     columns = ["TX_AMOUNT", "TX_DURING_WEEKEND", "TX_DURING_NIGHT"]
     features = table.select(*columns, pl.col("^.*_WINDOW$")).to_numpy()
     day = handbook.event_time_us // DAY_US - (START - dt.date(1970, 1, 1)).days
-    training, test = (day >= 0) & (day < 7), handbook_split(handbook, START)
+    training, test = (day >= 0) & (day < 7), handbook_split(handbook.history(), START)
     scaler = StandardScaler().fit(features[training])
     model = LogisticRegression().fit(scaler.transform(features[training]), handbook.fraud[training])
     score = np.full(len(handbook), np.nan)
     score[test] = model.predict_proba(scaler.transform(features[test]))[:, 1]
-    measured = quality_overall(handbook, score, test)
+    measured = quality_overall(handbook.history(), score, test)
     # The handbook prints .871 / .606 / .291.
     assert measured.auc == pytest.approx(0.871, abs=0.002)
     assert measured.average_precision == pytest.approx(0.606, abs=0.002)

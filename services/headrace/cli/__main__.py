@@ -14,7 +14,7 @@ import click
 from headrace.cli.errors import UserError, failure_line
 
 AREAS = {
-    "demo": "Replay a card-payment history.",
+    "demo": "Replay a history of events.",
     "features": "The feature state of a pipeline.",
     "keys": "Key pairs that sign models.",
     "predict": "Ask a gateway for a prediction.",

@@ -1,4 +1,4 @@
-"""`headrace demo`: replay a card-payment history through the whole loop, and report."""
+"""`headrace demo`: replay a history through the whole loop, and report."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 import click
 
 from headrace.cli.errors import UserError
-from headrace.demo.errors import DemoError
+from headrace.demo.errors import DemoError, SourceError
 from headrace.demo.run import DEFAULT_EVENTS, DEFAULT_RATE, DemoOptions, run_demo
-from headrace.demo.sources import SourceError
 
 
 @click.group()
 def demo() -> None:
-    """Replay a history of card payments."""
+    """Replay a history of events."""
 
 
 @demo.command()
-@click.option("--source", type=click.Path(path_type=Path), help="A .parquet or .csv with the handbook's raw columns.")
-@click.option("--events", type=click.IntRange(min=10), help=f"How many payments. [{DEFAULT_EVENTS:,} simulated ones]")
+@click.option("--pipeline", default="", help="File, or name in the folder pipelines. [HEADRACE_PIPELINE, else fraud]")
+@click.option("--source", type=click.Path(path_type=Path), help="A file with the events. [the pipeline's simulation]")
+@click.option("--events", type=click.IntRange(min=10), help=f"How many events. [{DEFAULT_EVENTS:,} simulated ones]")
 @click.option("--keep", is_flag=True, help="Leave the stack up.")
-@click.option("--lockstep", is_flag=True, help="Day by day, reproducible to the last digit.")
+@click.option("--lockstep", is_flag=True, help="Step by step, reproducible to the last digit.")
 @click.option(
     "--handbook-split",
     "split",
@@ -36,7 +36,7 @@ def demo() -> None:
     type=click.FloatRange(min=0),
     default=DEFAULT_RATE,
     show_default=True,
-    help="Payments per second while flowing; 0 for as fast as they are answered.",
+    help="Events per second while flowing; 0 for as fast as they are answered.",
 )
 @click.pass_context
 def run(context: click.Context, /, split: dt.datetime | None, **given: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from headrace.demo.figures import milliseconds
+from headrace.demo.figures import DAY_SECONDS, milliseconds, moment, season_name
 
 INK = "#1b2733"
 MUTED = "#5b6b7a"
@@ -48,17 +48,17 @@ class VersionServed:
 
 @dataclass(frozen=True)
 class FeatureDrift:
-    """Population stability index of one feature (or the score) on one day (UTC) against its reference.
+    """Population stability index of one feature (or the score) in one season against its reference.
 
     Attributes:
-        date: The day.
+        begin: When the season begins, UTC.
         feature: Name of the feature, or "score".
         psi: The index.
-        threshold: Above it the feature has drifted, if that is significant too. A feature that differs from day to day
-            by nature, as a weekend flag does, has a higher one.
+        threshold: Above it the feature has drifted, if that is significant too. A feature that differs from season to
+            season by nature, as a weekend flag does, has a higher one.
     """
 
-    date: dt.date
+    begin: dt.datetime
     feature: str
     psi: float
     threshold: float
@@ -71,7 +71,7 @@ class ReportSeries:
     Attributes:
         latency_ms: Samples in milliseconds, float64 (n,), by path (`kafka`, `grpc`).
         versions: Every version that served.
-        drift: Every measured day and feature.
+        drift: Every measured season and feature.
     """
 
     latency_ms: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
@@ -79,26 +79,32 @@ class ReportSeries:
     drift: Sequence[FeatureDrift] = ()
 
 
-def quality_chart(days: Sequence[Mapping[str, Any]], warm_up_days: int) -> Any:
-    """The measures of every day, and shaded the first days, which the overall figures leave out.
+def quality_chart(
+    seasons: Sequence[Mapping[str, Any]], season_seconds: float, warm_up_seasons: int, events: str
+) -> Any:
+    """The measures of every season, and shaded the first ones, which the overall figures leave out.
 
     Args:
-        days: `quality_by_day` of the report.
-        warm_up_days: Days to shade.
+        seasons: `quality_by_season` of the report.
+        season_seconds: Length of a season.
+        warm_up_seasons: Seasons to shade.
+        events: What the events are called.
     """
     figure = _figure(380, legend=True)
-    dates = [day["date"] for day in days]
+    begins = [moment(one["begin"], season_seconds) for one in seasons]
     for key, name, colour, dash in QUALITY_LINES:
         line = {"color": colour, "width": 2.5, "dash": dash}
-        values = [day[key] for day in days]
+        values = [one[key] for one in seasons]
+        if key == "card_precision_at_100" and not any(value is not None for value in values):
+            continue
         hover = "%{y:.3f}"
-        figure.add_trace(go.Scatter(x=dates, y=values, name=name, mode="lines", line=line, hovertemplate=hover))
-    if dates and warm_up_days:
-        first = dt.date.fromisoformat(dates[0])
-        last = min(first + dt.timedelta(days=warm_up_days), dt.date.fromisoformat(dates[-1]))
+        figure.add_trace(go.Scatter(x=begins, y=values, name=name, mode="lines", line=line, hovertemplate=hover))
+    if begins and warm_up_seasons:
+        first, last = (dt.datetime.fromisoformat(seasons[at]["begin"]) for at in (0, -1))
+        until = min(first + dt.timedelta(seconds=warm_up_seasons * season_seconds), last)
         figure.add_vrect(
-            x0=first.isoformat(),
-            x1=last.isoformat(),
+            x0=begins[0],
+            x1=moment(until.isoformat(), season_seconds),
             fillcolor="#eef2f6",
             line_width=0,
             layer="below",
@@ -106,7 +112,7 @@ def quality_chart(days: Sequence[Mapping[str, Any]], warm_up_days: int) -> Any:
             annotation_position="top left",
         )
     figure.update_yaxes(range=[0, 1.02], title_text="measure, 1 is best", tickformat=".1f")
-    figure.update_xaxes(title_text="day of the payments")
+    figure.update_xaxes(title_text=_axis(season_seconds, events))
     figure.update_layout(hovermode="x unified")
     return figure
 
@@ -144,14 +150,14 @@ def latency_chart(samples: Mapping[str, npt.NDArray[np.float64]]) -> Any:
     return figure
 
 
-def served_chart(versions: Sequence[VersionServed], until: dt.date | None = None) -> Any:
-    """Version number that served, over the time of the payments; the last one to the end of the day `until`."""
+def served_chart(versions: Sequence[VersionServed], events: str, until: dt.datetime | None = None) -> Any:
+    """Version number that served, over the time of the events; the last one to `until` (UTC)."""
     figure = _figure(290)
     ordered = sorted(versions, key=lambda served: served.first_event_time_us)
     moments = [_moment(served.first_event_time_us) for served in ordered]
     numbers = [served.version for served in ordered]
     if ordered and until is not None:
-        moments.append(max(moments[-1], dt.datetime.combine(until, dt.time.max)))
+        moments.append(max(moments[-1], until.replace(tzinfo=None)))
         numbers.append(numbers[-1])
     figure.add_trace(
         go.Scatter(
@@ -162,7 +168,7 @@ def served_chart(versions: Sequence[VersionServed], until: dt.date | None = None
             hovertemplate="version %{y} from %{x|%d %b %H:%M}<extra></extra>",
         )
     )
-    figure.update_xaxes(title_text="time of the payments")
+    figure.update_xaxes(title_text=f"time of the {events}")
     figure.update_yaxes(title_text="version", rangemode="tozero", tickformat="d")
     return figure
 
@@ -207,19 +213,19 @@ def label_to_traffic_chart(versions: Sequence[VersionServed]) -> Any:
     return figure
 
 
-def drift_chart(drift: Sequence[FeatureDrift]) -> Any:
-    """Population stability index of each feature by day, as a multiple of the threshold of its rule."""
+def drift_chart(drift: Sequence[FeatureDrift], season_seconds: float, events: str) -> Any:
+    """Population stability index of each feature by season, as a multiple of the threshold of its rule."""
     features = list(dict.fromkeys(point.feature for point in drift))
-    dates = sorted({point.date for point in drift})
+    begins = sorted({point.begin for point in drift})
     row = {feature: i for i, feature in enumerate(features)}
-    column = {date: i for i, date in enumerate(dates)}
-    values = np.full((len(features), len(dates)), np.nan)
+    column = {begin: i for i, begin in enumerate(begins)}
+    values = np.full((len(features), len(begins)), np.nan)
     for point in drift:
-        values[row[point.feature], column[point.date]] = point.psi / point.threshold
+        values[row[point.feature], column[point.begin]] = point.psi / point.threshold
     figure = _figure(90 + 24 * len(features))
     figure.add_trace(
         go.Heatmap(
-            x=[date.isoformat() for date in dates],
+            x=[moment(begin.isoformat(), season_seconds) for begin in begins],
             y=features,
             z=values,
             zmin=0.0,
@@ -234,12 +240,21 @@ def drift_chart(drift: Sequence[FeatureDrift]) -> Any:
                 "thickness": 12,
                 "outlinewidth": 0,
             },
-            hovertemplate="%{y}, %{x|%d %b}: %{z:.2f} of the threshold<extra></extra>",
+            hovertemplate=f"%{{y}}, %{{x|{_day_or_hour(season_seconds)}}}: %{{z:.2f}} of the threshold<extra></extra>",
         )
     )
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, ticksuffix="  ")
-    figure.update_xaxes(showgrid=False, title_text="day of the payments", type="date")
+    figure.update_xaxes(showgrid=False, title_text=_axis(season_seconds, events), type="date")
     return figure
+
+
+def _axis(season_seconds: float, events: str) -> str:
+    name = season_name(season_seconds)
+    return f"{name if name == 'day' else 'time'} of the {events}"
+
+
+def _day_or_hour(season_seconds: float) -> str:
+    return "%d %b" if season_seconds % DAY_SECONDS == 0 else "%d %b %H:%M"
 
 
 def _figure(height: int, *, legend: bool = False) -> Any:

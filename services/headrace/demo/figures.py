@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
+from headrace.pipeline import DAY, HOUR, MINUTE, SECOND
+
 NONE = "–"
+DAY_SECONDS = 86_400
 
 
 def count(value: float | None) -> str:
@@ -30,6 +34,25 @@ def seconds(value: float | None) -> str:
     if value is None:
         return NONE
     return f"{value:.2f} s" if value < 10 else f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
+
+
+def in_words(duration: int) -> str:
+    """A duration in microseconds: "14 days", "1 hour"."""
+    for unit, name in ((DAY, "day"), (HOUR, "hour"), (MINUTE, "minute")):
+        if duration % unit == 0:
+            return f"{duration // unit:,} {name}{'' if duration == unit else 's'}"
+    return f"{duration / SECOND:g} seconds"
+
+
+def season_name(season_seconds: float) -> str:
+    """What a season of that length is called."""
+    return "day" if season_seconds == DAY_SECONDS else "season"
+
+
+def moment(begin: str, season_seconds: float) -> str:
+    """When a season begins, of its ISO date and time in UTC: the day alone where seasons are whole days."""
+    time = dt.datetime.fromisoformat(begin)
+    return f"{time:%Y-%m-%d}" if season_seconds % DAY_SECONDS == 0 else f"{time:%Y-%m-%d %H:%M}"
 
 
 def faults(report: Mapping[str, Any]) -> list[str]:

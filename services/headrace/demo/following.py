@@ -84,7 +84,7 @@ class Follower:
             stall_s: how long nothing at all may come, in seconds.
 
         Raises:
-            DemoError: nothing came for that long, or a payment was set aside.
+            DemoError: nothing came for that long, or an event was set aside.
         """
         while not condition():
             if refused := self.recording.refused:

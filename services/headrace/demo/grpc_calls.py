@@ -1,8 +1,9 @@
-"""Payments as a gRPC client sends them, with `ingest`, in the three ways that there are."""
+"""Events as a gRPC client sends them, with `ingest`, in the three ways that there are."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
-from headrace.demo.sources import Payments
+from headrace.demo.history import History
+from headrace.pipeline import EventColumns, Pipeline
 from headrace.v1.event_pb2 import Event
 from headrace.v1.prediction_service_pb2 import (
     Column,
@@ -30,19 +32,21 @@ RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc
 
 @dataclass
 class Caller:
-    """Calls the gateway for rows of a source.
+    """Calls the gateway for rows of a history.
 
     A call that finds no gateway is made again: it carries the same event ids, so it cannot count twice.
 
     Attributes:
         stub: of the gateway.
-        payments: the source.
+        pipeline: gives the fields.
+        history: what is replayed.
         unary_latency_ms: time of each successful `Predict`, as the client sees it.
         failed: methods of the calls that had no answer in the end.
     """
 
     stub: PredictionServiceAsyncStub
-    payments: Payments
+    pipeline: Pipeline
+    history: History
     unary_latency_ms: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
@@ -60,14 +64,16 @@ class Caller:
 
     async def predict_batch(self, rows: Sequence[int]) -> None:
         """All rows by one `PredictBatch`."""
-        payments = self.payments
+        columns, schema = self.history.columns, self.pipeline.event
         request = PredictBatchRequest(
-            event_ids=[payments.transaction_id[row] for row in rows],
-            event_times_us=[int(payments.event_time_us[row]) for row in rows],
+            event_ids=[columns.ids[row] for row in rows],
+            event_times_us=[int(columns.times[row]) for row in rows],
             columns=[
-                Column(name="customer_id", texts=[payments.customer_id[row] for row in rows]),
-                Column(name="terminal_id", texts=[payments.terminal_id[row] for row in rows]),
-                Column(name="amount_cents", numbers=[float(payments.amount_cents[row]) for row in rows]),
+                *(Column(name=one.name, texts=[columns.texts[one.name][row] for row in rows]) for one in schema.texts),
+                *(
+                    Column(name=one.name, numbers=[float(columns.numbers[one.name][row]) for row in rows])
+                    for one in schema.numbers
+                ),
             ],
             options=PredictOptions(ingest=True),
         )
@@ -79,7 +85,7 @@ class Caller:
 
     async def stream_predict(self, rows: Sequence[int]) -> None:
         """All rows by one `StreamPredict`; those without an answer when it breaks are sent again by another."""
-        waiting = {self.payments.transaction_id[row]: row for row in rows}
+        waiting = {self.history.ids[row]: row for row in rows}
 
         async def requests() -> AsyncIterator[PredictRequest]:
             for row in list(waiting.values()):
@@ -98,15 +104,9 @@ class Caller:
         await self._with_retries("StreamPredict", call)
 
     def _event(self, row: int) -> Event:
-        payments = self.payments
-        event = Event(event_id=payments.transaction_id[row], event_time_us=int(payments.event_time_us[row]))
-        event.fields.update(
-            {
-                "customer_id": payments.customer_id[row],
-                "terminal_id": payments.terminal_id[row],
-                "amount_cents": int(payments.amount_cents[row]),
-            }
-        )
+        columns = self.history.columns
+        event = Event(event_id=columns.ids[row], event_time_us=int(columns.times[row]))
+        event.fields.update(fields_of(self.pipeline, columns, row))
         return event
 
     async def _with_retries(self, method: str, call: Callable[[], Awaitable[None]]) -> None:
@@ -124,6 +124,18 @@ class Caller:
                 self.failed.append(method)
                 return
             await asyncio.sleep(RETRY_EVERY_S)
+
+
+def fields_of(pipeline: Pipeline, columns: EventColumns, row: int) -> dict[str, str | float | bool]:
+    """The fields of an event by name, as JSON has them; an optional one that is absent is left out."""
+    fields: dict[str, str | float | bool] = {}
+    for field_ in pipeline.event.fields:
+        if field_.kind == "text":
+            if text := columns.texts[field_.name][row]:
+                fields[field_.name] = text
+        elif not math.isnan(number := float(columns.numbers[field_.name][row])):
+            fields[field_.name] = bool(number) if field_.kind == "boolean" else number
+    return fields
 
 
 class _UnansweredError(Exception):

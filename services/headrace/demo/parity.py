@@ -39,13 +39,7 @@ def compare(plan: FeaturePlan, recording: Recording) -> Parity:
         plan: the compiled pipeline.
         recording: what was read back.
     """
-    payments = recording.payments
-    columns = EventColumns(
-        payments.transaction_id,
-        payments.event_time_us,
-        {"customer_id": payments.customer_id, "terminal_id": payments.terminal_id},
-        {"amount_cents": payments.amount_cents.astype(np.float64)},
-    )
+    columns = recording.history.columns
     stored = np.flatnonzero(recording.event.offset >= 0)
     history = EventHistory(columns.take(stored), recording.event.partition[stored], recording.event.offset[stored])
     labels = _labels(recording, columns, plan)

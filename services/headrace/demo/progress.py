@@ -24,7 +24,7 @@ RECENT = 20_000
 async def shown(recording: Recording, console: Console) -> AsyncIterator[None]:
     """Show the progress of a replay while the block runs: a live bar on a terminal, a line now and then elsewhere."""
     live = console.is_terminal
-    total = 2 * len(recording.payments)
+    total = 2 * len(recording.history)
     bar = Progress(
         SpinnerColumn(),
         BarColumn(bar_width=24),
@@ -62,7 +62,7 @@ async def shown(recording: Recording, console: Console) -> AsyncIterator[None]:
 
 
 def _quality(recording: Recording) -> str:
-    """Average precision over the most recent labelled payments."""
+    """Average precision over the most recent labelled events."""
     rows = np.flatnonzero((recording.answers > 0) & ~np.isnan(recording.label))[-RECENT:]
     value = average_precision(recording.label[rows] == 1, recording.score[rows]) if len(rows) else None
     return "" if value is None else f" · average precision {value:.3f}"

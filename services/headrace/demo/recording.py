@@ -1,4 +1,4 @@
-"""What a replay finds when it reads the topics back, as one row per payment."""
+"""What a replay finds when it reads the topics back, as one row per event."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from headrace.demo.sources import Payments
+from headrace.demo.history import History
+from headrace.pipeline import Pipeline
 from headrace.v1.alert_pb2 import Alert
 from headrace.v1.event_pb2 import Event, Label, Rejected
 from headrace.v1.model_pb2 import ModelVersion, RouteTable
@@ -43,30 +44,31 @@ class Place:
 
 
 class Recording:
-    """Every record of a replay, filed under its payment.
+    """Every record of a replay, filed under its event.
 
     Attributes:
-        payments: n payments.
+        history: the n events.
         versions: version names in order of appearance; `version` holds positions in it.
         models: announced versions by name.
         routes: route tables with the time at which they were appended, in microseconds.
         alerts: alerts in order.
         rejected: what services set aside.
-        refused: payments of the replay that were set aside and will have no prediction, with the reason.
+        refused: events of the replay that were set aside and will have no prediction, with the reason.
         failed_requests: calls that had no answer in the end, by method.
     """
 
-    def __init__(self, payments: Payments, features: int) -> None:
+    def __init__(self, history: History, features: int) -> None:
         """Args:
-        payments: what is replayed.
+        history: what is replayed.
         features: width of a vector.
         """
-        n = len(payments)
-        self.payments = payments
-        self._row = {text: row for row, text in enumerate(payments.transaction_id)}
+        n = len(history)
+        self.history = history
+        self._row = {text: row for row, text in enumerate(history.ids)}
         self.event = _Places(n)
         self.outcome = _Places(n)
         self.prediction_time_us = np.zeros(n, np.int64)
+        self.prediction_partition = np.full(n, NONE, np.int64)
         self.answers = np.zeros(n, np.int32)
         self._answer_id: dict[int, str] = {}
         self.duplicated_answers: set[int] = set()
@@ -126,6 +128,7 @@ class Recording:
         self._answer_id[row] = prediction.prediction_id
         self.counts.predictions += 1
         self.prediction_time_us[row] = place.time_us
+        self.prediction_partition[row] = place.partition
         self.score[row] = prediction.score
         self.version[row] = self._number(prediction.model_version)
         self.features[row] = prediction.features
@@ -171,7 +174,7 @@ class Recording:
             with suppress(DecodeError):
                 event.ParseFromString(rejected.value)
             if event.event_id in self._row:
-                self.refused.append(f"payment {event.event_id}: {rejected.detail}")
+                self.refused.append(f"event {event.event_id}: {rejected.detail}")
 
     @property
     def champion(self) -> str:
@@ -179,8 +182,33 @@ class Recording:
         return self.routes[-1][0].champion.model.version if self.routes else ""
 
     def predicted(self, rows: slice | npt.NDArray[np.intp]) -> bool:
-        """Whether all these payments have their prediction."""
+        """Whether all these events have their prediction."""
         return bool((self.answers[rows] > 0).all())
+
+    def expired_by_now(self, pipeline: Pipeline) -> npt.NDArray[np.bool_]:
+        """Which events must have expired, were there no labels, as the predictions stand, bool (n,).
+
+        An event expires when the predictions of its partition have come one horizon and the allowed lateness further.
+        """
+        expired = np.zeros(len(self.history), np.bool_)
+        times = self.history.times
+        for partition in range(PARTITIONS):
+            rows = self.prediction_partition == partition
+            if rows.any():
+                expired |= rows & (times + pipeline.label.horizon <= times[rows].max() - pipeline.lateness)
+        return expired
+
+    def due(self, pipeline: Pipeline, labelled: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Which events must have an outcome by now, bool (n,).
+
+        Args:
+            pipeline: says what becomes of an event without a label.
+            labelled: events whose label is published, bool (n,).
+        """
+        answered = self.answers > 0
+        if pipeline.label.expired == "drop":
+            return answered & labelled
+        return answered & (labelled | self.expired_by_now(pipeline))
 
     def _number(self, version: str) -> int:
         if version not in self._version:
@@ -191,7 +219,7 @@ class Recording:
 
 @dataclass
 class Counts:
-    """Payments that have reached each stage.
+    """Events that have reached each stage.
 
     Attributes:
         events: in `events`.

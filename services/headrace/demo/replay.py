@@ -1,4 +1,4 @@
-"""The two ways of replaying a source: flowing, at a steady rate, and in lockstep, day by day."""
+"""The two ways of replaying a source: flowing, at a steady rate, and in lockstep, step by step."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from aiokafka import AIOKafkaProducer
 from headrace.demo.errors import DemoError
 from headrace.demo.following import STALL_S, Follower
 from headrace.demo.grpc_calls import Caller
-from headrace.demo.publishing import LABEL_DELAY, Publisher
-from headrace.pipeline import DAY
+from headrace.demo.publishing import Publisher
+from headrace.pipeline import Pipeline
+from headrace.pipeline.state import compile_plan
 from headrace.platform import kafka
 from headrace.platform.kafka import KafkaAdmin
 from headrace.platform.topics import Topics
@@ -25,24 +26,26 @@ from headrace.v1.model_pb2 import LearnerCommand
 CHUNK = 50
 MOST_IN_FLIGHT = 2_000
 CALLS = 300
-"""Payments that go by gRPC half way: 100 for each of the three ways."""
+"""Events that go by gRPC half way: 100 for each of the three ways."""
 POLL_S = 0.02
 
 
 @dataclass
 class Replay:
-    """Publishes a source and waits for what must follow.
+    """Publishes a history and waits for what must follow.
 
     Attributes:
+        pipeline: the declaration.
         publisher: to `events` and `labels`.
         caller: of the gateway.
         follower: reads everything back.
         admin: asks Kafka how far the services are.
         producer: for commands.
         topics: names.
-        rate: payments per second while flowing; 0 for as fast as they are answered.
+        rate: events per second while flowing; 0 for as fast as they are answered.
     """
 
+    pipeline: Pipeline
     publisher: Publisher
     caller: Caller
     follower: Follower
@@ -53,44 +56,48 @@ class Replay:
 
     def __post_init__(self) -> None:
         self._recording = self.follower.recording
-        self._payments = self._recording.payments
-        self._times = self._payments.event_time_us
-        calls = min(CALLS, len(self._payments) // 2 // 3 * 3)
-        half = len(self._payments) // 2
+        self._history = self._recording.history
+        self._times = self._history.times
+        half = len(self._history) // 2
+        calls = min(CALLS, half // 3 * 3)
         self._calls = range(half, half + calls)
-        self._labelled = 0
+        self._waiting = self._history.in_label_order()
+        self._labelled = np.zeros(len(self._history), np.bool_)
+        self._learned = 0
 
     async def flow(self) -> None:
         """Replay at a steady rate: events, predictions, labels and learning go on side by side."""
-        n = len(self._payments)
+        n = len(self._history)
         await self._flow(0, self._calls.start)
-        await self._call_in_turn(self._calls)
+        if self._calls:
+            await self._deliver_labels(int(self._times[self._calls[-1]]))
+            await self._call_in_turn(self._calls)
         # A call's event is shipped with its prediction, after the answer. Those that follow must come after it: where
-        # 300 payments are days, they would be set aside as too far ahead, and it as too late.
+        # 300 events are days, they would be set aside as too far ahead, and it as too late.
         await self._wait_predicted(self._calls.stop)
         await self._flow(self._calls.stop, n)
         await self._wait_predicted(n)
-        await self._deliver_labels_up_to(n)
-        await self._wait_learned(n)
+        await self._deliver_labels()
+        await self._wait_learned()
 
     async def lockstep(self) -> None:
-        """Replay day by day, so that everything served is the same in every run."""
-        n = len(self._payments)
-        days = self._times // DAY
-        edges = [*np.flatnonzero(np.diff(days, prepend=days[0] - 1)).tolist(), n]
+        """Replay step by step, so that everything served is the same in every run."""
+        step = lockstep_step(self.pipeline)
+        partition = 0 if needs_one_order(self.pipeline) else None
+        steps = self._times // step
+        edges = [*np.flatnonzero(np.diff(steps, prepend=steps[0] - 1)).tolist(), len(self._history)]
         for first, end in itertools.pairwise(edges):
-            # Labels of the payments of a week ago: some become known only later today, and windows still cut exactly.
-            due = int(np.searchsorted(days, days[first] - LABEL_DELAY // DAY, "right"))
-            await self._learn_exactly(due)
+            # Labels of events before, known in this step or earlier: some only later in it, and windows cut exactly.
+            await self._learn_exactly((int(steps[first]) + 1) * step - 1, first)
             calls = range(max(first, self._calls.start), min(end, self._calls.stop))
             if calls:
-                await self._publish_and_wait(range(first, calls.start))
+                await self._publish_and_wait(range(first, calls.start), partition)
                 await self._call_exactly(calls)
-                await self._publish_and_wait(range(calls.stop, end))
+                await self._publish_and_wait(range(calls.stop, end), partition)
             else:
-                await self._publish_and_wait(range(first, end))
-        await self._learn_exactly(n)
-        await self._wait_learned(n)
+                await self._publish_and_wait(range(first, end), partition)
+        await self._learn_exactly()
+        await self._wait_learned()
 
     # Flowing ---------------------------------------------------------------------------------------------------------
 
@@ -98,9 +105,10 @@ class Replay:
         began, published = time.monotonic(), first
         while published < end:
             part = range(published, min(published + CHUNK, end))
+            # Before the events: no prediction may reach the horizon of an event whose label is not published yet.
+            await self._deliver_labels(int(self._times[part[-1]]))
             await self.publisher.events(part)
             published = part.stop
-            await self._deliver_labels_up_to(int(np.searchsorted(self._times, self._times[part[-1]] - LABEL_DELAY)))
             await self.follower.until(
                 partial(self._in_flight_below, published - MOST_IN_FLIGHT),
                 lambda: "predictions to keep up",
@@ -111,10 +119,23 @@ class Replay:
     def _in_flight_below(self, predictions: int) -> bool:
         return self._recording.counts.predictions > predictions
 
-    async def _deliver_labels_up_to(self, end: int) -> None:
-        if end > self._labelled:
-            await self.publisher.labels(range(self._labelled, end))
-            self._labelled = end
+    async def _deliver_labels(self, known_by: int | None = None, before: int | None = None) -> None:
+        """Publish labels in the order in which they become known.
+
+        Args:
+            known_by: those known at this event time; None for all.
+            before: those of the first so many events; None for all.
+        """
+        count = len(self._waiting)
+        if known_by is not None:
+            count = int(np.searchsorted(self._history.label_time_us[self._waiting], known_by, "right"))
+        rows, later = self._waiting[:count], self._waiting[count:]
+        if before is not None and (rows >= before).any():
+            rows, later = rows[rows < before], np.concatenate([rows[rows >= before], later])
+        self._waiting = later
+        if len(rows):
+            await self.publisher.labels(rows.tolist())
+            self._labelled[rows] = True
 
     async def _call_in_turn(self, rows: range) -> None:
         for call, part in zip(self._ways(), _thirds(rows), strict=True):
@@ -130,55 +151,65 @@ class Replay:
             lambda: f"{int((self._recording.answers[:end] == 0).sum())} of {end} predictions",
         )
 
-    async def _wait_learned(self, n: int) -> None:
-        counts = self._recording.counts
-        await self.follower.until(lambda: counts.outcomes == n, lambda: f"{n - counts.outcomes} of {n} outcomes")
+    async def _wait_learned(self) -> None:
+        counts, n = self._recording.counts, await self._wait_outcomes()
         await self.follower.until(
             lambda: counts.learned >= n, lambda: f"a version that has learned all {n} outcomes, not {counts.learned}"
         )
 
+    async def _wait_outcomes(self) -> int:
+        """Wait for every outcome that must come of what is published; returns their number."""
+        recording = self._recording
+        due = recording.due(self.pipeline, self._labelled)
+        n = int(due.sum())
+        await self.follower.until(
+            lambda: recording.counts.outcomes >= n and bool((recording.outcomes[due] > 0).all()),
+            lambda: f"{int((recording.outcomes[due] == 0).sum())} of {n} outcomes",
+        )
+        return n
+
     # Lockstep --------------------------------------------------------------------------------------------------------
 
-    async def _publish_and_wait(self, rows: range) -> None:
+    async def _publish_and_wait(self, rows: range, partition: int | None) -> None:
         if rows:
-            await self.publisher.events(rows)
+            await self.publisher.events(rows, partition)
             await self._wait_predicted(rows.stop)
 
-    async def _learn_exactly(self, end: int) -> None:
+    async def _learn_exactly(self, known_by: int | None = None, before: int | None = None) -> None:
         """Deliver labels, and wait until they are joined, merged and learned and the one new version is routed."""
-        if end > self._labelled:
-            await self._deliver_labels_up_to(end)
-            counts = self._recording.counts
-            await self.follower.until(
-                lambda: counts.outcomes >= end, lambda: f"{end - counts.outcomes} of {end} outcomes"
-            )
+        await self._deliver_labels(known_by, before)
+        learned = await self._wait_outcomes()
+        if learned > self._learned:
+            self._learned = learned
             ends = await self._wait_merged(self.topics.outcomes, "features-outcomes")
             await self._publish_version(ends)
 
     async def _publish_version(self, ends: dict[int, int]) -> None:
         publish_at = [ends[partition] for partition in sorted(ends)]
-        command = LearnerCommand(publish_at=publish_at, command_id=f"replay-{self._labelled}")
+        command = LearnerCommand(publish_at=publish_at, command_id=f"replay-{self._learned}")
         await kafka.send(self.producer, self.topics.control, command.SerializeToString(), partition=0)
 
         def routed() -> bool:
             if not self._recording.routes:
                 return False
             table = self._recording.routes[-1][0]
-            return table.adopted and table.champion.model.learned_count >= self._labelled
+            return table.adopted and table.champion.model.learned_count >= self._learned
 
-        await self.follower.until(routed, lambda: f"a version with {self._labelled} outcomes to serve")
+        await self.follower.until(routed, lambda: f"a version with {self._learned} outcomes to serve")
 
     async def _call_exactly(self, rows: range) -> None:
-        """Like `_call_in_turn`, but no two payments of one customer are under way together."""
+        """Like `_call_in_turn`, but no two events that share a window without delay are under way together."""
+        keys = [self._history.columns.texts[field] for field in undelayed_fields(self.pipeline)]
         for call, part in zip(self._ways(), _thirds(rows), strict=True):
             waiting = list(part)
             while waiting:
-                customers: set[str] = set()
+                used: set[tuple[int, str]] = set()
                 apart: list[int] = []
                 for row in waiting:
-                    if self._payments.customer_id[row] in customers:
+                    of_row = {(at, column[row]) for at, column in enumerate(keys)}
+                    if used & of_row:
                         break
-                    customers.add(self._payments.customer_id[row])
+                    used |= of_row
                     apart.append(row)
                 await call(apart)
                 waiting = waiting[len(apart) :]
@@ -189,7 +220,7 @@ class Replay:
         at = np.array(rows)
         await self.follower.until(
             lambda: bool((self._recording.event.offset[at] >= 0).all()) and self._recording.predicted(at),
-            lambda: "payments sent by gRPC to reach `events` and `predictions`",
+            lambda: "events sent by gRPC to reach `events` and `predictions`",
         )
         await self._wait_merged(self.topics.events, "features")
 
@@ -216,3 +247,25 @@ def _thirds(rows: range) -> tuple[range, range, range]:
     size = len(rows) // 3
     first, second = rows.start + size, rows.start + 2 * size
     return range(rows.start, first), range(first, second), range(second, rows.stop)
+
+
+def lockstep_step(pipeline: Pipeline) -> int:
+    """Length of a lockstep replay's step in microseconds: a season, or the label horizon where it is shorter.
+
+    Labels come at the beginning of a step. So the label of an event is there before the predictions pass its horizon.
+    """
+    return min(pipeline.monitoring.season, pipeline.label.horizon)
+
+
+def undelayed_fields(pipeline: Pipeline) -> list[str]:
+    """Fields with the ids of the entities that have a window without delay: the events just before count in it."""
+    return [plan.field for plan in compile_plan(pipeline).entities if any(not a.delay for a in plan.aggregations)]
+
+
+def needs_one_order(pipeline: Pipeline) -> bool:
+    """Whether events of different keys count in each other's windows at once.
+
+    There is no order between partitions, so that what such a window holds at an event is chance: a replay that is to
+    give the same in every run publishes to one partition.
+    """
+    return any(field != pipeline.key_field for field in undelayed_fields(pipeline))

@@ -18,8 +18,8 @@ from plotly.offline import get_plotlyjs
 
 from headrace.demo import charts
 from headrace.demo.charts import ReportSeries
-from headrace.demo.figures import NONE, count, decimal, faults, milliseconds, seconds
-from headrace.demo.quality import WARM_UP_DAYS
+from headrace.demo.figures import NONE, count, decimal, faults, in_words, milliseconds, moment, season_name, seconds
+from headrace.pipeline import SECOND
 
 MAX_ALERT_ROWS = 200
 
@@ -53,7 +53,7 @@ def render_page(report: Mapping[str, Any], series: ReportSeries) -> str:
     template = resources.files("headrace.demo").joinpath("report_page.html").read_text(encoding="utf-8")
     return Template(template).substitute(
         title=f"{_text(report['pipeline'])}: replay report",
-        heading=f"Replay of {count(report['events'])} payments",
+        heading=f"Replay of {count(report['events'])} {_text(report['words']['events'])}",
         lead=f"Pipeline {_text(report['pipeline'])}, {lockstep}. Source: {_text(report['source'])}.",
         verdict_class="bad" if wrong else "",
         verdict=_text("; ".join(wrong) if wrong else "Nothing missing, nothing duplicated, no failed request"),
@@ -81,7 +81,7 @@ def _tiles(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     )
     return [
         ("AUC", decimal(quality["auc"]), f"average precision {decimal(quality['average_precision'])}"),
-        ("Card precision@100", decimal(quality["card_precision_at_100"]), "frauds among 100 cards a day"),
+        *_second_quality(report),
         ("Throughput", f"{count(report['throughput_events_per_second'])}/s", "from event to prediction"),
         ("Label to traffic, p50", seconds(traffic["p50"]), f"p99 {seconds(traffic['p99'])}"),
         ("gRPC Predict, p50", milliseconds(grpc["p50"]), f"p99 {milliseconds(grpc['p99'])}"),
@@ -99,30 +99,48 @@ def _tiles(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
+def _second_quality(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    quality = report["quality"]
+    if quality["card_precision_at_100"] is None:
+        return [("Log loss", decimal(quality["log_loss"]), "in nats; less is better")]
+    found = f"{report['words']['positives']} among 100 cards a day"
+    return [("Card precision@100", decimal(quality["card_precision_at_100"]), found)]
+
+
 def _quality_section(report: Mapping[str, Any]) -> str:
-    days: Sequence[Mapping[str, Any]] = report["quality_by_day"]
+    seasons: Sequence[Mapping[str, Any]] = report["quality_by_season"]
+    length, words = report["season_seconds"], report["words"]
+    name = season_name(length)
+    with_cards = any(one["card_precision_at_100"] is not None for one in seasons)
     rows = [
         [
-            str(day["date"]),
-            count(day["events"]),
-            count(day["frauds"]),
-            decimal(day["auc"]),
-            decimal(day["average_precision"]),
-            decimal(day["card_precision_at_100"]),
-            count(day["version"]),
+            moment(one["begin"], length),
+            count(one["events"]),
+            count(one["positives"]),
+            decimal(one["auc"]),
+            decimal(one["average_precision"]),
+            decimal(one["log_loss"]),
+            *([decimal(one["card_precision_at_100"])] if with_cards else []),
+            count(one["version"]),
         ]
-        for day in days
+        for one in seasons
     ]
-    rows_measured = report.get("quality_rows") or f"all payments after the first {WARM_UP_DAYS} days"
-    heads = ["Day", "Payments", "Frauds", "AUC", "Average precision", "Card precision@100", "Version"]
-    table = _table("Quality of each day", heads, rows, numbers=range(1, 7))
+    heads = [name, words["events"], words["positives"], "AUC", "average precision", "log loss"]
+    heads = [
+        head[:1].upper() + head[1:] for head in [*heads, *(["card precision@100"] if with_cards else []), "version"]
+    ]
+    table = _table(f"Quality of each {name}", heads, rows, numbers=range(1, len(heads)))
+    measures = "AUC, average precision and card precision at 100" if with_cards else "AUC and average precision"
+    note = f"A {name} is scored before its own labels are known. Overall: {report['quality_rows']}."
+    if name != "day":
+        note = f"A season is {in_words(round(length * SECOND))}. {note}"
     return (
         "<section><h2>Quality over time</h2>"
-        f'<p class="note">A day is scored before its own labels are known. Overall: {_text(rows_measured)}.</p>'
+        f'<p class="note">{_text(note)}</p>'
         + _chart(
             "quality",
-            "AUC, average precision and card precision at 100 of each day",
-            charts.quality_chart(days, WARM_UP_DAYS),
+            f"{measures} of each {name}",
+            charts.quality_chart(seasons, length, report["warm_up_seasons"], words["events"]),
         )
         + f"<details><summary>The same as a table</summary>{table}</details></section>"
     )
@@ -151,10 +169,17 @@ def _latency_section(report: Mapping[str, Any], series: ReportSeries) -> str:
 def _versions_section(report: Mapping[str, Any], series: ReportSeries) -> str:
     if not series.versions:
         return ""
-    days: Sequence[Mapping[str, Any]] = report["quality_by_day"]
-    until = dt.date.fromisoformat(days[-1]["date"]) if days else None
+    seasons: Sequence[Mapping[str, Any]] = report["quality_by_season"]
+    until = None
+    if seasons:
+        until = dt.datetime.fromisoformat(seasons[-1]["begin"]) + dt.timedelta(seconds=report["season_seconds"])
+    of_events = report["words"]["events"]
     parts = [
-        _chart("served", "Version served over the time of the payments", charts.served_chart(series.versions, until)),
+        _chart(
+            "served",
+            f"Version served over the time of the {of_events}",
+            charts.served_chart(series.versions, of_events, until),
+        ),
         '<div class="pair">',
         _chart("predictions", "Predictions of each version", charts.predictions_chart(series.versions)),
     ]
@@ -172,11 +197,16 @@ def _drift_section(report: Mapping[str, Any], series: ReportSeries) -> str:
     alerts: Sequence[Mapping[str, Any]] = report["alerts"]
     chart = ""
     if series.drift:
-        chart = _chart("drift", "Population stability index of each feature by day", charts.drift_chart(series.drift))
+        length, words = report["season_seconds"], report["words"]
+        chart = _chart(
+            "drift",
+            f"Population stability index of each feature by {season_name(length)}",
+            charts.drift_chart(series.drift, length, words["events"]),
+        )
     if alerts:
         keys = ("event_time", "rule", "subject", "value", "threshold", "state")
         rows = [[_cell(alert[key]) for key in keys] for alert in alerts[:MAX_ALERT_ROWS]]
-        heads = ["Time of the payments", "Rule", "Subject", "Value", "Threshold", "State"]
+        heads = [f"Time of the {report['words']['events']}", "Rule", "Subject", "Value", "Threshold", "State"]
         shown = f"Alerts, {len(rows)} of {len(alerts)}" if len(rows) < len(alerts) else f"Alerts, {len(alerts)}"
         listing = _table(shown, heads, rows, numbers=(3, 4))
     else:
@@ -194,6 +224,7 @@ def _facts_section(report: Mapping[str, Any]) -> str:
         ("Labels", report["labels"]),
         ("Outcomes", report["outcomes"]),
         ("Outcomes missing", report["outcomes_missing"]),
+        ("Outcomes still open", report["outcomes_open"]),
         ("Outcomes duplicated", report["outcomes_duplicated"]),
         ("Outcomes learned", report["learned"]),
         ("Failed requests", report["failed_requests"]),

@@ -15,7 +15,10 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     """Print the main figures of `report` and whether anything is missing, duplicated or failed."""
     quality, parity, traffic = report["quality"], report["feature_parity"], report["label_to_traffic_seconds"]
     kafka, grpc = report["latency_ms"]["kafka"], report["latency_ms"]["grpc"]
-    table = Table(title=f"{report['pipeline']}: {count(report['events'])} payments replayed", title_justify="left")
+    table = Table(
+        title=f"{report['pipeline']}: {count(report['events'])} {report['words']['events']} replayed",
+        title_justify="left",
+    )
     table.add_column("figure")
     table.add_column("value", justify="right")
     groups: list[list[tuple[str, str]]] = [
@@ -27,6 +30,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
             ),
             ("labels", count(report["labels"])),
             ("outcomes", _of_which(report["outcomes"], report["outcomes_missing"], report["outcomes_duplicated"])),
+            *([("outcomes still open", count(report["outcomes_open"]))] if report["outcomes_open"] else []),
             ("learned", count(report["learned"])),
             ("failed requests", count(report["failed_requests"])),
         ],
@@ -43,7 +47,12 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         [
             ("AUC", decimal(quality["auc"])),
             ("average precision", decimal(quality["average_precision"])),
-            ("card precision@100", decimal(quality["card_precision_at_100"])),
+            ("log loss", decimal(quality["log_loss"])),
+            *(
+                [("card precision@100", decimal(quality["card_precision_at_100"]))]
+                if quality["card_precision_at_100"] is not None
+                else []
+            ),
         ],
         [
             ("features compared / different", f"{count(parity['rows_compared'])} / {count(parity['rows_different'])}"),

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.demo.charts import FeatureDrift, ReportSeries, VersionServed
+from headrace.demo.figures import in_words
+from headrace.demo.history import History
 from headrace.demo.parity import Parity
-from headrace.demo.quality import handbook_split, quality_by_day, quality_overall
+from headrace.demo.quality import after_warm_up, handbook_split, quality_by_season, quality_overall, warm_up_seasons
 from headrace.demo.recording import NONE, Recording
 from headrace.monitor.warm_up import warm_up
-from headrace.pipeline import Pipeline
+from headrace.pipeline import SECOND, Pipeline
 from headrace.statistics.season_drift import drift_by_season
 from headrace.v1.alert_pb2 import ALERT_STATE_RAISED
 from headrace.v1.prediction_pb2 import Channel
@@ -40,16 +42,18 @@ def build_report(
         recording: what was read back.
         parity: of the features.
         unary_latency_ms: of `Predict`, as the client saw it.
-        lockstep: whether the replay went day by day.
-        split: first day of the handbook's split whose test days the quality is over; None for all after 14 days.
+        lockstep: whether the replay went step by step.
+        split: first day of the handbook's split whose test days the quality is over; None for all after the warm-up.
     """
-    payments = recording.payments
+    history, rules = recording.history, pipeline.monitoring
     numbers = np.array([int(text) for text in recording.versions] or [0], np.int64)
     version = np.where(recording.version == NONE, 0, numbers[recording.version])
     served = _versions_served(recording)
     from_kafka = _kafka_latency(recording)
-    rows = handbook_split(payments, split) if split else None
-    overall = quality_overall(payments, recording.score, rows)
+    warm_up = warm_up_seasons(rules)
+    rows = handbook_split(history, split) if split else after_warm_up(history, warm_up, rules.season)
+    overall = quality_overall(history, recording.score, rows)
+    due = recording.due(pipeline, history.labelled)
     traffic = np.array([one.label_to_traffic_seconds for one in served if one.label_to_traffic_seconds is not None])
     report: dict[str, Any] = {
         "pipeline": deployed,
@@ -58,7 +62,8 @@ def build_report(
             "features": f"{pipeline.features_fingerprint:016x}",
             "recipe": next((model.recipe_fingerprint for model in recording.models.values()), ""),
         },
-        "source": payments.name,
+        "source": history.name,
+        "words": vars(history.words),
         "lockstep": lockstep,
         "events": recording.counts.events,
         "predictions": recording.counts.predictions,
@@ -66,7 +71,8 @@ def build_report(
         "predictions_duplicated": len(recording.duplicated_answers),
         "labels": recording.counts.labels,
         "outcomes": recording.counts.outcomes,
-        "outcomes_missing": int((recording.outcomes == 0).sum()),
+        "outcomes_missing": int((recording.outcomes[due] == 0).sum()),
+        "outcomes_open": int(((recording.outcomes == 0) & ~due).sum()),
         "outcomes_duplicated": int((recording.outcomes > 1).sum()),
         "learned": recording.counts.learned,
         "model_versions_published": len(recording.models),
@@ -77,12 +83,13 @@ def build_report(
         "throughput_events_per_second": _throughput(recording),
         "latency_ms": {"kafka": _percentiles(from_kafka), "grpc": _percentiles(np.array(unary_latency_ms))},
         "label_to_traffic_seconds": _percentiles(traffic, (50, 99)),
-        "quality": {
-            "auc": overall.auc,
-            "average_precision": overall.average_precision,
-            "card_precision_at_100": overall.card_precision_at_100,
-        },
-        "quality_by_day": [day.as_row() for day in quality_by_day(payments, recording.score, version)],
+        "quality": vars(overall),
+        "quality_rows": _all_but_the_first(warm_up, rules.season, history),
+        "season_seconds": rules.season / SECOND,
+        "warm_up_seasons": warm_up,
+        "quality_by_season": [
+            one.as_row() for one in quality_by_season(history, recording.score, version, rules.season)
+        ],
         "feature_parity": vars(parity),
         "alerts": [
             {
@@ -96,13 +103,17 @@ def build_report(
             for alert in recording.alerts
         ],
     }
-    if split and rows is not None:
+    if split:
         report["quality_rows"] = (
             f"the test days of the handbook's split that starts on {split}: {int(rows.sum()):,} payments, "
-            f"{int(payments.fraud[rows].sum())} frauds"
+            f"{int(history.positive[rows].sum())} frauds"
         )
     samples = {"kafka": from_kafka, "grpc": np.array(unary_latency_ms, np.float64)}
     return report, ReportSeries(samples, served, _drift(pipeline, recording))
+
+
+def _all_but_the_first(seasons: int, season: int, history: History) -> str:
+    return f"all {history.words.events} after the first {in_words(seasons * season)}"
 
 
 def _kafka_latency(recording: Recording) -> npt.NDArray[np.float64]:
@@ -128,7 +139,7 @@ def _versions_served(recording: Recording) -> list[VersionServed]:
         seconds = None
         if model is not None and not model.untrained:
             seconds = (int(recording.prediction_time_us[rows].min()) - model.last_outcome_time_us) / 1e6
-        first = int(recording.payments.event_time_us[rows].min())
+        first = int(recording.history.times[rows].min())
         found.append(VersionServed(int(name), first, int(rows.sum()), seconds))
     return sorted(found, key=lambda one: one.version)
 
@@ -140,7 +151,7 @@ def _drift(pipeline: Pipeline, recording: Recording) -> list[FeatureDrift]:
     rules = pipeline.monitoring
     untrained = {at for at, name in enumerate(recording.versions) if (m := recording.models.get(name)) and m.untrained}
     table = drift_by_season(
-        recording.payments.event_time_us[rows],
+        recording.history.times[rows],
         recording.features[rows],
         recording.score[rows],
         pipeline.feature_names,
@@ -154,7 +165,7 @@ def _drift(pipeline: Pipeline, recording: Recording) -> list[FeatureDrift]:
     )
     return [
         FeatureDrift(
-            dt.datetime.fromtimestamp(begin / 1e6, dt.UTC).date(),
+            dt.datetime.fromtimestamp(begin / 1e6, dt.UTC),
             subject,
             float(table.psi[season, column]),
             float(table.threshold[season, column]),

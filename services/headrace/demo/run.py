@@ -13,28 +13,30 @@ import grpc.aio
 from rich.console import Console
 
 from headrace.demo.errors import DemoError
-from headrace.demo.figures import faults
+from headrace.demo.figures import faults, in_words
 from headrace.demo.following import follow
 from headrace.demo.grpc_calls import Caller
+from headrace.demo.history import History
+from headrace.demo.history_source import load_history
 from headrace.demo.parity import compare
 from headrace.demo.progress import shown
 from headrace.demo.publishing import Publisher
 from headrace.demo.recording import Recording
-from headrace.demo.replay import Replay
+from headrace.demo.replay import Replay, lockstep_step
 from headrace.demo.report import write_report
 from headrace.demo.report_table import print_report
 from headrace.demo.results import build_report
-from headrace.demo.sources import Payments, load_source
 from headrace.demo.stacks import StackName, find_stack
 from headrace.pipeline.state import compile_plan
 from headrace.platform import kafka
 from headrace.platform.kafka import KafkaAdmin
-from headrace.platform.pipelines import load_pipeline
+from headrace.platform.pipelines import load_pipeline, resolve
 from headrace.platform.settings import Settings
 from headrace.platform.topics import Topics, deployed_name
 from headrace.v1.prediction_service_pb2_grpc import PredictionServiceStub
 
 if TYPE_CHECKING:
+    from headrace.pipeline import Pipeline
     from headrace.v1.prediction_service_pb2_grpc import PredictionServiceAsyncStub
 
 REPORT_FOLDER = Path(".run/demo")
@@ -50,16 +52,18 @@ class DemoOptions:
     """What is replayed, and how.
 
     Attributes:
-        source: file with the handbook's raw columns; None for the simulator.
-        events: how many payments; None for all of the file, or 100,000 simulated ones.
+        pipeline: file, name or module of the declaration; empty for that of HEADRACE_PIPELINE.
+        source: file with the events; None for the simulation beside the declaration.
+        events: how many; None for all of the file, or 100,000 simulated ones.
         keep: leave the stack up.
-        lockstep: day by day, reproducible.
+        lockstep: step by step, reproducible.
         split: first day of the handbook's split whose test days the quality is over.
         stack: which stack.
-        rate: payments per second while flowing; 0 for as fast as they are answered.
+        rate: events per second while flowing; 0 for as fast as they are answered.
         gateway: address of the gateway's gRPC server.
     """
 
+    pipeline: str = ""
     source: Path | None = None
     events: int | None = None
     keep: bool = False
@@ -77,17 +81,26 @@ def run_demo(options: DemoOptions, console: Console) -> int:
         0 when nothing is missing, duplicated, failed or different, else 1.
 
     Raises:
-        SourceError: the source cannot be replayed; nothing was started.
+        SourceError: the history cannot be replayed; nothing was started.
+        PipelineLoadError: the pipeline cannot be loaded; nothing was started.
         DemoError: the stack did not start, or the replay stalled.
     """
-    payments = load_source(options.source, options.events or (None if options.source else DEFAULT_EVENTS), SEED)
-    if not len(payments):
-        raise DemoError("the source has no payments")
-    console.print(f"source: {payments.name}, {len(payments):,} payments, {int(payments.fraud.sum()):,} frauds")
+    settings = Settings.load(**({"pipeline": options.pipeline} if options.pipeline else {}))
+    pipeline = load_pipeline(settings.pipeline)
+    events = options.events or (None if options.source else DEFAULT_EVENTS)
+    history = load_history(settings.pipeline, pipeline, options.source, events, SEED)
+    words = history.words
+    console.print(
+        f"source: {history.name}, {len(history):,} {words.events}, {int(history.positive.sum()):,} {words.positives}"
+    )
     stack, stack_error = find_stack(options.stack, lambda line: console.print(line, style="dim", highlight=False))
     # Every demonstration has a namespace of its own: on a kept stack a second one starts from nothing.
     namespace = f"demo-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}"
-    environment = {"HEADRACE_NAMESPACE": namespace, "HEADRACE_LEARNER_LOCKSTEP": str(options.lockstep).lower()}
+    environment = {
+        "HEADRACE_PIPELINE": resolve(settings.pipeline),
+        "HEADRACE_NAMESPACE": namespace,
+        "HEADRACE_LEARNER_LOCKSTEP": str(options.lockstep).lower(),
+    }
     if options.lockstep:
         environment |= PATIENT
     try:
@@ -95,18 +108,18 @@ def run_demo(options: DemoOptions, console: Console) -> int:
             stack.start_services(environment)
         except stack_error as error:
             raise DemoError(str(error)) from error
-        return asyncio.run(_replay(options, payments, namespace, console))
+        return asyncio.run(_replay(options, settings, pipeline, history, namespace, console))
     finally:
         if not options.keep:
             stack.stop()
 
 
-async def _replay(options: DemoOptions, payments: Payments, namespace: str, console: Console) -> int:
-    settings = Settings.load(namespace=namespace)
-    pipeline = load_pipeline(settings.pipeline)
+async def _replay(
+    options: DemoOptions, settings: Settings, pipeline: Pipeline, history: History, namespace: str, console: Console
+) -> int:
     plan = compile_plan(pipeline)
     topics = Topics(deployed_name(pipeline.name, namespace))
-    recording = Recording(payments, plan.width)
+    recording = Recording(history, plan.width)
     bootstrap = settings.kafka_bootstrap
     async with (
         KafkaAdmin(bootstrap, timeout_s=60) as admin,
@@ -114,11 +127,11 @@ async def _replay(options: DemoOptions, payments: Payments, namespace: str, cons
         follow(recording, topics, bootstrap) as follower,
         grpc.aio.insecure_channel(options.gateway) as channel,
     ):
-        caller = Caller(_stub(channel), payments)
-        publisher = Publisher(producer, topics, pipeline, payments)
-        replay = Replay(publisher, caller, follower, admin, producer, topics, options.rate)
+        caller = Caller(_stub(channel), pipeline, history)
+        publisher = Publisher(producer, topics, pipeline, history)
+        replay = Replay(pipeline, publisher, caller, follower, admin, producer, topics, options.rate)
         began = time.monotonic()
-        console.print(f"replaying into {topics.deployed}{', day by day' if options.lockstep else ''}")
+        console.print(f"replaying into {topics.deployed}{_how(options, pipeline)}")
         async with shown(recording, console):
             await follower.until(lambda: bool(recording.routes), lambda: "the first route table")
             await (replay.lockstep() if options.lockstep else replay.flow())
@@ -141,6 +154,10 @@ async def _replay(options: DemoOptions, payments: Payments, namespace: str, cons
     print_report(report, console)
     console.print(f"report: {data} and {page}")
     return 1 if faults(report) else 0
+
+
+def _how(options: DemoOptions, pipeline: Pipeline) -> str:
+    return f", {in_words(lockstep_step(pipeline))} at a time" if options.lockstep else ""
 
 
 def _stub(channel: grpc.aio.Channel) -> PredictionServiceAsyncStub:

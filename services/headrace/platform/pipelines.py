@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ATTRIBUTE = "pipeline"
+FOLDER = Path("pipelines")
+"""Where a pipeline is looked for by its name alone."""
 
 
 class PipelineLoadError(OperatorError):
@@ -26,14 +28,61 @@ def load_pipeline(reference: str) -> Pipeline:
     """Load the pipeline that a file or module declares as `pipeline`. Runs the code in it.
 
     Args:
-        reference: path of a Python file ("pipelines/fraud.py") or name of a module ("acme.pipelines.fraud").
+        reference: path of a Python file ("pipelines/fraud.py"), name of one in the folder `pipelines` ("fraud"), or
+            name of a module ("acme.pipelines.fraud").
 
     Raises:
         PipelineLoadError: there is no such file or module, it does not run, or it declares no pipeline.
     """
-    is_file = reference.endswith(".py") or "/" in reference
+    reference = resolve(reference)
+    module = _load(reference)
+    pipeline = getattr(module, ATTRIBUTE, None)
+    if not isinstance(pipeline, Pipeline):
+        found = "nothing" if pipeline is None else f"a {type(pipeline).__name__}"
+        raise PipelineLoadError(
+            f"pipeline {reference}: needs a headrace.pipeline.Pipeline named {ATTRIBUTE!r}, found {found}"
+        )
+    return pipeline
+
+
+def resolve(reference: str) -> str:
+    """The path of a pipeline that is named by its file in the folder `pipelines`; any other reference as it is."""
+    path = FOLDER / f"{reference}.py"
+    return str(path) if reference.isidentifier() and path.is_file() else reference
+
+
+def load_beside(reference: str, suffix: str) -> ModuleType | None:
+    """Load the module that lies beside a pipeline's declaration and has its name and a suffix. Runs the code in it.
+
+    Args:
+        reference: what the pipeline is loaded from, as for `load_pipeline`.
+        suffix: what follows its name: "_history" for `pipelines/fraud_history.py`.
+
+    Returns:
+        The module, or None where there is none.
+
+    Raises:
+        PipelineLoadError: it does not run.
+    """
+    reference = resolve(reference)
+    if _is_file(reference):
+        path = Path(reference)
+        beside = path.with_name(f"{path.stem}{suffix}.py")
+        return _load(str(beside)) if beside.is_file() else None
     try:
-        module = _from_file(Path(reference)) if is_file else importlib.import_module(reference)
+        found = importlib.util.find_spec(reference + suffix)
+    except ModuleNotFoundError:
+        found = None
+    return _load(reference + suffix) if found is not None else None
+
+
+def _is_file(reference: str) -> bool:
+    return reference.endswith(".py") or "/" in reference
+
+
+def _load(reference: str) -> ModuleType:
+    try:
+        return _from_file(Path(reference)) if _is_file(reference) else importlib.import_module(reference)
     except PipelineLoadError:
         raise
     except DefinitionError as error:
@@ -45,13 +94,6 @@ def load_pipeline(reference: str) -> Pipeline:
         raise PipelineLoadError(f"pipeline {reference}: {what}") from error
     except Exception as error:
         raise PipelineLoadError(f"pipeline {reference}: {_place(error)}{type(error).__name__}: {error}") from error
-    pipeline = getattr(module, ATTRIBUTE, None)
-    if not isinstance(pipeline, Pipeline):
-        found = "nothing" if pipeline is None else f"a {type(pipeline).__name__}"
-        raise PipelineLoadError(
-            f"pipeline {reference}: needs a headrace.pipeline.Pipeline named {ATTRIBUTE!r}, found {found}"
-        )
-    return pipeline
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(use_attribute_docstrings=True, frozen=True, extra="forbid", validate_default=True)
 
     pipeline: str = "pipelines/fraud.py"
-    """File or module path of the pipeline declaration."""
+    """The pipeline declaration: a file, the name of one in the folder pipelines, or a module."""
 
     namespace: Annotated[str, Shape("a-z, 0-9 and inner hyphens")] = Field(
         default="", pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$", max_length=60

@@ -1,4 +1,4 @@
-"""Records are filed under their payment, once."""
+"""Records are filed under their event, once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from headrace.demo.parity import compare
+from headrace.demo.payments import load_source
 from headrace.demo.recording import Place, Recording
-from headrace.demo.sources import load_source
-from headrace.pipeline import DAY, EventColumns
+from headrace.pipeline import DAY
 from headrace.pipeline.recompute import EventHistory, LabelHistory, Positions, recompute
 from headrace.pipeline.state import compile_plan
 from headrace.platform.pipelines import load_pipeline
@@ -16,12 +16,13 @@ from headrace.v1.event_pb2 import Event, Label, Rejected, SourcePosition
 from headrace.v1.prediction_pb2 import CHANNEL_KAFKA, ROLE_ANSWER, ROLE_REPEAT, ROLE_SHADOW, Outcome, Prediction
 
 payments = load_source(None, 400, 3)
+history = payments.history()
 plan = compile_plan(load_pipeline("pipelines/fraud.py"))
 
 
 @pytest.fixture
 def recording() -> Recording:
-    return Recording(payments, plan.width)
+    return Recording(history, plan.width)
 
 
 def prediction(row: int, **given: object) -> bytes:
@@ -69,12 +70,7 @@ def test_what_is_not_of_the_replay_is_ignored(recording: Recording) -> None:
 def served(recording: Recording) -> None:
     """All payments through one partition, evaluated one by one, a third of the frauds labelled half way."""
     n = len(payments)
-    columns = EventColumns(
-        payments.transaction_id,
-        payments.event_time_us,
-        {"customer_id": payments.customer_id, "terminal_id": payments.terminal_id},
-        {"amount_cents": payments.amount_cents.astype(np.float64)},
-    )
+    columns = history.columns
     labelled = np.arange(n // 3)
     events = np.full((n, 4), -1)
     events[:, 0] = np.arange(n)
@@ -135,7 +131,7 @@ def test_parity_finds_an_event_that_was_counted_too_early(recording: Recording) 
     assert compare(plan, recording).rows_different > 0
 
 
-def test_a_payment_that_was_set_aside_is_named(recording: Recording) -> None:
+def test_an_event_that_was_set_aside_is_named(recording: Recording) -> None:
     rejected = Rejected(
         source=SourcePosition(topic="fraud.events"),
         value=Event(event_id=payments.transaction_id[7]).SerializeToString(),
@@ -145,5 +141,5 @@ def test_a_payment_that_was_set_aside_is_named(recording: Recording) -> None:
     recording.file_rejected(
         Rejected(source=SourcePosition(topic="fraud.events"), value=b"\xff").SerializeToString(), Place(0, 1, 1)
     )
-    assert recording.refused == [f"payment {payments.transaction_id[7]}: event_time_us lies 2 days ahead"]
+    assert recording.refused == [f"event {payments.transaction_id[7]}: event_time_us lies 2 days ahead"]
     assert len(recording.rejected) == 2

@@ -16,7 +16,7 @@ from headrace.demo.charts import FeatureDrift, ReportSeries, VersionServed
 from headrace.demo.report import render_page, write_report
 from headrace.demo.report_table import print_report
 
-FIRST = dt.date(2025, 1, 1)
+FIRST = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 FEATURES = [
     "amount",
     "weekend",
@@ -35,11 +35,12 @@ def sample() -> tuple[dict[str, Any], ReportSeries]:
         learned = min(1.0, max(0.0, (day - 7) / 20))
         days.append(
             {
-                "date": (FIRST + dt.timedelta(days=day)).isoformat(),
+                "begin": (FIRST + dt.timedelta(days=day)).isoformat(),
                 "events": int(rng.integers(1600, 1750)),
-                "frauds": int(rng.integers(5, 20)) if day else 0,
+                "positives": int(rng.integers(5, 20)) if day else 0,
                 "auc": float(np.clip(0.5 + 0.36 * learned + rng.normal(0, 0.04), 0, 1)) if day else None,
                 "average_precision": float(np.clip(0.02 + 0.5 * learned + rng.normal(0, 0.08), 0, 1)) if day else None,
+                "log_loss": float(0.05 + rng.normal(0, 0.005)),
                 "card_precision_at_100": float(np.clip(0.01 + 0.06 * learned + rng.normal(0, 0.01), 0, 1)),
                 "version": max(0, day - 7),
             }
@@ -66,6 +67,7 @@ def sample() -> tuple[dict[str, Any], ReportSeries]:
         "pipeline": "fraud-demo1",
         "fingerprints": {"features": "5a1f9c0de1b27a44", "recipe": "be11b0c4429d0a71"},
         "source": "simulator, seed 0",
+        "words": {"events": "payments", "positives": "frauds"},
         "lockstep": False,
         "events": 100_000,
         "predictions": 100_000,
@@ -75,6 +77,7 @@ def sample() -> tuple[dict[str, Any], ReportSeries]:
         "outcomes": 100_000,
         "outcomes_missing": 0,
         "outcomes_duplicated": 0,
+        "outcomes_open": 0,
         "learned": np.int64(100_000),
         "model_versions_published": 54,
         "model_versions_served": 53,
@@ -85,8 +88,11 @@ def sample() -> tuple[dict[str, Any], ReportSeries]:
             for path, values in latency.items()
         },
         "label_to_traffic_seconds": {"p50": 1.43, "p99": 2.96},
-        "quality": {"auc": 0.829, "average_precision": 0.441, "card_precision_at_100": 0.058},
-        "quality_by_day": days,
+        "quality": {"auc": 0.829, "average_precision": 0.441, "log_loss": 0.045, "card_precision_at_100": 0.058},
+        "quality_rows": "all payments after the first 14 days",
+        "season_seconds": 86_400.0,
+        "warm_up_seasons": 14,
+        "quality_by_season": days,
         "feature_parity": {"rows_compared": 100_000, "rows_different": 0, "rows_stale": 412, "max_abs_error": 0.0},
         "alerts": [
             {
@@ -141,7 +147,7 @@ def test_both_files_are_written_and_the_json_holds_the_figures(tmp_path: Path) -
     assert list(back) == list(report)
     assert back["learned"] == 100_000
     assert back["quality"]["auc"] is None
-    assert back["quality_by_day"][0]["auc"] is None
+    assert back["quality_by_season"][0]["auc"] is None
     assert page.read_text().startswith("<!doctype html>")
 
 
@@ -153,6 +159,23 @@ def test_the_page_holds_every_chart_and_loads_nothing() -> None:
     text = " ".join(reader.text)
     for words in ("Replay of 100,000 payments", "0.829", "terminal_count_7d", "Nothing missing", "1.43 s"):
         assert words in text
+
+
+def test_another_pipeline_is_told_in_its_own_words() -> None:
+    report, series = sample()
+    report |= {"words": {"events": "impressions", "positives": "clicks"}, "season_seconds": 10_800.0}
+    report["quality"]["card_precision_at_100"] = None
+    for at, season in enumerate(report["quality_by_season"]):
+        season["card_precision_at_100"] = None
+        season["begin"] = (FIRST + dt.timedelta(hours=3 * at)).isoformat()
+    report["quality_rows"] = "all impressions after the first 1 day"
+    page = render_page(report, series)
+    shown = page.split("<body>")[1] + printed(report)
+    for word in ("payment", "fraud", "card precision", "Card precision"):
+        assert word not in shown.replace("fraud-demo1", "").replace("terminal_fraud_rate", ""), word
+    text = " ".join(read(page).text)
+    for words in ("Replay of 100,000 impressions", "Quality of each season", "A season is 3 hours", "2025-01-01 03:00"):
+        assert words in text, words
 
 
 def test_faults_are_said_first() -> None:
@@ -184,8 +207,8 @@ def test_a_run_without_series_quality_or_alerts_has_a_page_and_a_table() -> None
     report, _ = sample()
     nothing = {"p50": None, "p95": None, "p99": None}
     report |= {
-        "quality": {"auc": None, "average_precision": None, "card_precision_at_100": None},
-        "quality_by_day": [],
+        "quality": {"auc": None, "average_precision": None, "log_loss": None, "card_precision_at_100": None},
+        "quality_by_season": [],
         "alerts": [],
         "latency_ms": {"kafka": nothing, "grpc": nothing},
         "label_to_traffic_seconds": {"p50": None, "p99": None},

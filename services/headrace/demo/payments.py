@@ -1,4 +1,4 @@
-"""Where the payments of a demonstration come from: a file with the handbook's raw columns, or the simulator.
+"""Card payments, the history of the fraud pipeline: a file with the handbook's raw columns, or the simulator.
 
 A file is checked whole before anything is sent. What is wrong with it is told by column and row, because the stream
 would set such an event aside later, where it is harder to find.
@@ -13,7 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from headrace.demo.errors import SourceError
+from headrace.demo.history import History, Words
 from headrace.demo.simulator import Simulation, simulate
+from headrace.demo.tables import DATE_ALLOWED, parse_dates
+from headrace.pipeline import DAY, EventColumns
 from headrace.pipeline.schema import LATEST_TIME_US, MAX_ID_BYTES
 
 COLUMNS = ("TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD")
@@ -21,32 +25,8 @@ SUFFIXES = (".parquet", ".csv")
 DEFAULT_EVENTS = 100_000
 MAX_AMOUNT_CENTS = 1_000_000_00
 """The largest amount that the fraud pipeline takes, by default."""
-DATE_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
-ZONED_DATE_FORMATS = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f%#z")
-DATE_ALLOWED = "allowed is a date with a time, such as 2018-04-01 00:00:31 (UTC unless it names a zone)"
-
-
-class SourceError(Exception):
-    """The payments cannot be used; the message is one line for the one who named the file.
-
-    Attributes:
-        source: The file, or the name of the setting at fault.
-        column: The column at fault, None where it is the file itself.
-        row: The first row at fault, the first one after the header being 1; None where it is the column as a whole.
-    """
-
-    def __init__(self, source: str, reason: str, *, column: str | None = None, row: int | None = None) -> None:
-        place = [source]
-        if column is not None:
-            place.append(f"column {column}")
-        if row is not None:
-            place.append(f"row {row}")
-        super().__init__(f"{', '.join(place)}: {reason}")
-        self.source = source
-        self.column = column
-        self.row = row
-
-
+LABEL_DELAY = 7 * DAY
+"""A charge-back comes a week after its payment."""
 LEAST_DAYS = 16
 LEAST_PAYMENTS_A_DAY = 300
 
@@ -74,6 +54,17 @@ class Payments:
 
     def __len__(self) -> int:
         return len(self.transaction_id)
+
+    def history(self) -> History:
+        """The payments as events of the fraud pipeline; the label of each comes a week later."""
+        columns = EventColumns(
+            self.transaction_id,
+            self.event_time_us,
+            {"customer_id": self.customer_id, "terminal_id": self.terminal_id},
+            {"amount_cents": self.amount_cents.astype(np.float64)},
+        )
+        label_time_us = self.event_time_us + LABEL_DELAY
+        return History(self.name, columns, self.fraud, label_time_us, Words("payments", "frauds"), self.customer_id)
 
 
 def load_source(
@@ -201,27 +192,13 @@ def _event_time(source: str, table: pl.DataFrame) -> pl.Series:
     if isinstance(values.dtype, pl.Datetime):
         parsed = values.dt.epoch("us")
     elif values.dtype == pl.String:
-        parsed = _parse_dates(values)
+        parsed = parse_dates(values)
         _refuse(source, table, "TX_DATETIME", parsed.is_null(), f"is no date; {DATE_ALLOWED}")
     else:
         raise _wrong_type(source, "TX_DATETIME", values.dtype, "a date with a time")
     outside = (parsed <= 0) | (parsed >= LATEST_TIME_US)
     _refuse(source, table, "TX_DATETIME", outside, "is out of range; allowed are the years 1970 to 2200")
     return parsed
-
-
-def _parse_dates(values: pl.Series) -> pl.Series:
-    """µs since 1970 UTC, null where no format fits."""
-    text = values.str.strip_chars()
-    return pl.select(
-        pl.coalesce(
-            *(text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us") for form in DATE_FORMATS),
-            *(
-                text.str.to_datetime(form, time_unit="us", strict=False).dt.convert_time_zone("UTC").dt.epoch("us")
-                for form in ZONED_DATE_FORMATS
-            ),
-        )
-    ).to_series()
 
 
 def _number(source: str, table: pl.DataFrame, column: str, allowed: str) -> pl.Series:

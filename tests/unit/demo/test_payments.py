@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from headrace.demo.sources import SourceError, load_source
+from headrace.demo.errors import SourceError
+from headrace.demo.payments import load_source
 
 
 def raw() -> pl.DataFrame:
