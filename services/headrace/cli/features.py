@@ -7,6 +7,7 @@ import asyncio
 import click
 
 from headrace.cli.errors import UserError
+from headrace.cli.feature_history import compute
 from headrace.features.reset import reset as reset_state
 from headrace.platform.feature_state import StateKeys
 from headrace.platform.pipelines import load_pipeline
@@ -19,6 +20,9 @@ def features() -> None:
     """The feature state of a pipeline. Which pipeline and where: HEADRACE_PIPELINE, _NAMESPACE, _KAFKA_BOOTSTRAP,
     _REDIS_URL.
     """
+
+
+features.add_command(compute)
 
 
 @features.command()

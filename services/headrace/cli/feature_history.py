@@ -1,0 +1,126 @@
+"""`headrace features compute` and `headrace features parity`: features over a whole history."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from headrace.cli.errors import UserError
+from headrace.cli.progress_bar import ProgressBar
+from headrace.pipeline import Pipeline
+from headrace.platform.pipelines import load_pipeline
+from headrace.platform.settings import Settings
+from headrace.platform.topics import Topics, deployed_name
+
+if TYPE_CHECKING:
+    from headrace.offline.computation import EventSource, LabelSource
+
+TOPIC = "topic"
+SOURCE = "a .parquet file or `topic`"
+
+
+@click.command()
+@click.option("--from", "source", required=True, metavar="FILE|topic", help="Events: a Parquet file, or `topic`.")
+@click.option("--to", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The Parquet file to write.")
+@click.option("--labels", metavar="FILE|topic", help="Labels: a Parquet file, or `topic` for the outcomes.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one for each processor]")
+def compute(source: str, to: Path, labels: str | None, workers: int | None) -> None:
+    """Compute the features of a whole history as of each event's own time: a training set.
+
+    Columns of the events: event_id, event_time (a timestamp, or int64 microseconds) and the fields of the pipeline's
+    schema by name. Columns of the labels: event_id, label (0 or 1), label_time: a label counts in features from its
+    time on. `topic` reads what the deployed pipeline has, up to now: `events`, and `outcomes` for the labels.
+
+    The output has event_id, event_time, the ids of the entities, every feature and, with labels, label and label_time,
+    in the order of the input (of a topic: partition and offset).
+    """
+    _need_polars("compute")
+    from headrace.offline.training_set import BLOCK_ROWS, compute_training_set
+
+    settings = Settings.load()
+    pipeline = load_pipeline(settings.pipeline)
+    topics = _topics(settings, pipeline)
+    if to.suffix != ".parquet":
+        raise UserError(f"--to {to}: the name must end in .parquet")
+    if not to.parent.is_dir():
+        raise UserError(f"--to {to}: there is no folder {to.parent}")
+    with tempfile.TemporaryDirectory(prefix=f".{to.name}-", dir=to.parent) as scratch:
+        events = _events(source, pipeline, settings.kafka_bootstrap, topics, Path(scratch), BLOCK_ROWS)
+        known = _labels(labels, pipeline, settings.kafka_bootstrap, topics, Path(scratch), BLOCK_ROWS)
+        with ProgressBar("computing") as bar:
+            done = compute_training_set(
+                pipeline, settings.pipeline, events, known, to, workers=workers, progress=bar.reached
+            )
+    left_out = f"; {done.repeated:,} left out, whose id an earlier one has" if done.repeated else ""
+    click.echo(f"{to}: {done.rows:,} events with {len(pipeline.feature_names)} features{left_out}")
+    if known is not None:
+        unmatched = f"; {done.unmatched_labels:,} labels of no event" if done.unmatched_labels else ""
+        click.echo(f"{done.labelled:,} of them with a label{unmatched}")
+
+
+def _events(
+    source: str, pipeline: Pipeline, bootstrap: str, topics: Topics, scratch: Path, file_rows: int
+) -> EventSource:
+    from headrace.offline.event_table import EventFile
+    from headrace.offline.parquet_file import ParquetFile
+    from headrace.offline.topic_tables import read_events
+
+    if source != TOPIC:
+        events = EventFile(ParquetFile(_file("--from", source)), pipeline.event)
+        events.check()
+        return events
+    with ProgressBar(f"reading {topics.events}") as bar:
+        table = asyncio.run(read_events(bootstrap, topics, pipeline, scratch, file_rows, bar.reached))
+    _say_rejected(topics.events, table.rejected)
+    return table
+
+
+def _labels(
+    source: str | None, pipeline: Pipeline, bootstrap: str, topics: Topics, scratch: Path, file_rows: int
+) -> LabelSource | None:
+    from headrace.offline.label_table import LabelFile
+    from headrace.offline.parquet_file import ParquetFile
+    from headrace.offline.topic_tables import read_labels
+
+    if source is None:
+        return None
+    if source != TOPIC:
+        labels = LabelFile(ParquetFile(_file("--labels", source)))
+        labels.check()
+        return labels
+    with ProgressBar(f"reading {topics.outcomes}") as bar:
+        table = asyncio.run(read_labels(bootstrap, topics, pipeline, scratch, file_rows, bar.reached))
+    _say_rejected(topics.outcomes, table.rejected)
+    return table
+
+
+def _file(option: str, text: str) -> Path:
+    if not text.endswith(".parquet"):
+        raise UserError(f"{option} {text}: allowed is {SOURCE}")
+    return Path(text)
+
+
+def _say_rejected(topic: str, rejected: Counter[str]) -> None:
+    if rejected:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in rejected.most_common())
+        click.echo(f"{topic}: {rejected.total():,} records skipped, as the stream does: {reasons}")
+
+
+def _topics(settings: Settings, pipeline: Pipeline) -> Topics:
+    try:
+        return Topics(deployed_name(pipeline.name, settings.namespace), definition=settings.definition)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _need_polars(verb: str) -> None:
+    if importlib.util.find_spec("polars") is None:
+        raise UserError(
+            f"`headrace features {verb}` needs polars, which is not installed: pip install headrace[offline]"
+        )
