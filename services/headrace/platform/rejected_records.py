@@ -15,6 +15,7 @@ MAX_VALUE_BYTES = 64 * 1024
 MAX_KEY_BYTES = 4 * 1024
 MAX_HEADER_BYTES = 16 * 1024
 MAX_DETAIL_CHARACTERS = 1000
+MAX_FIELD_CHARACTERS = 128
 
 REPLAYED = "replayed"
 """Reason of the record in `rejected` that says that an earlier one has been replayed."""
@@ -59,6 +60,7 @@ def reject(record: Record, error: EventError, service: str) -> Rejected:
         headers=_fitting(headers),
         header_count=len(headers),
         reason=error.reason,
+        field=error.field[:MAX_FIELD_CHARACTERS],
         detail=error.detail[:MAX_DETAIL_CHARACTERS],
         service=service,
         rejected_time_us=time.time_ns() // 1000,

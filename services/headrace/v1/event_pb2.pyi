@@ -190,6 +190,7 @@ class Rejected(_message.Message):
     KEY_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     HEADERS_FIELD_NUMBER: _builtins.int
     HEADER_COUNT_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
     """Its key, cut to the first 4 KiB; empty when it had none."""
     value: _builtins.bytes
@@ -212,6 +213,8 @@ class Rejected(_message.Message):
     """Full size of the key in bytes."""
     header_count: _builtins.int
     """How many headers it had."""
+    field: _builtins.str
+    """The field at fault, cut to 128 characters; empty when it is the record as a whole."""
     @_builtins.property
     def source(self) -> Global___SourcePosition:
         """Where the record lies."""
@@ -236,10 +239,11 @@ class Rejected(_message.Message):
         key_size_bytes: _builtins.int = ...,
         headers: _abc.Iterable[Global___RecordHeader] | None = ...,
         header_count: _builtins.int = ...,
+        field: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "header_count", b"header_count", "headers", b"headers", "json", b"json", "key", b"key", "key_size_bytes", b"key_size_bytes", "reason", b"reason", "rejected_time_us", b"rejected_time_us", "service", b"service", "source", b"source", "value", b"value", "value_sha256", b"value_sha256", "value_size_bytes", b"value_size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "field", b"field", "header_count", b"header_count", "headers", b"headers", "json", b"json", "key", b"key", "key_size_bytes", b"key_size_bytes", "reason", b"reason", "rejected_time_us", b"rejected_time_us", "service", b"service", "source", b"source", "value", b"value", "value_sha256", b"value_sha256", "value_size_bytes", b"value_size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,7 +44,8 @@ def test_everything_that_brings_a_record_back_is_kept() -> None:
         ("trace", b""),
         ("trace", b"2"),
     ]
-    assert (rejected.reason, rejected.detail, rejected.service) == ("out_of_range", ERROR.detail, "features")
+    assert (rejected.reason, rejected.field, rejected.service) == ("out_of_range", "amount", "features")
+    assert rejected.detail == ERROR.detail
     assert rejected.value_sha256 == hashlib.sha256(b"value").digest()
     assert is_whole(rejected)
 
