@@ -11,7 +11,7 @@ from headrace.features.duplicates import find_duplicates
 from headrace.features.errors import FenceMovedError
 from headrace.features.log_rewriting import trim_logs
 from headrace.features.metrics import DUPLICATE_EVENTS, MERGED_EVENTS, OVERTAKEN_BATCHES
-from headrace.features.state_writer import StateWriter
+from headrace.features.state_writer import KnownLogs, StateWriter
 from headrace.features.time_guard import TimeGuard
 from headrace.pipeline.events import EventColumns, FloatArray, hash_ids
 from headrace.pipeline.state import FeaturePlan, Records
@@ -131,6 +131,7 @@ class EventMerger:
         values = feature_vectors(self.plan, columns, states)
         sources = {name.decode(): value.decode() for name, value in snapshot.replies[0].items()}
         lengths, rewritten = await trim_logs(self.writer, self.reader.keys, snapshot, sources)
+        read = [list(of_entity) for of_entity in lengths]
         overtaken = False
         first = 0
         for partition, events in batch:
@@ -138,7 +139,7 @@ class EventMerger:
             for start in chunks:
                 chunk = np.arange(start, min(start + self.chunk_events, first + len(events)))
                 overtaken |= await self._append(
-                    partition, rows, chunk[beyond[chunk]], snapshot, records, merging, lengths, rewritten
+                    partition, rows, chunk[beyond[chunk]], snapshot, records, merging, read, lengths, rewritten
                 )
             first += len(events)
         MERGED_EVENTS.inc(int(beyond.sum()))
@@ -192,6 +193,7 @@ class EventMerger:
         snapshot: StateSnapshot,
         records: Sequence[Records],
         merging: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
+        read: Sequence[list[int]],
         lengths: Sequence[list[int]],
         rewritten: int,
     ) -> bool:
@@ -199,7 +201,7 @@ class EventMerger:
         if not len(chunk):
             return False
         deltas: dict[str, bytes] = {}
-        expected: dict[str, int] = {}
+        known: dict[str, tuple[int, int, int]] = {}
         for i, logs in enumerate(snapshot.entities):
             prefix = self.reader.keys.event_log(logs.plan.entity)
             for row in chunk[merging[i, chunk]].tolist():
@@ -207,11 +209,16 @@ class EventMerger:
                 name = prefix + logs.ids[slot]
                 deltas[name] = deltas.get(name, b"") + records[i][row : row + 1].tobytes()
                 lengths[i][slot] += records[i].itemsize
-                expected[name] = lengths[i][slot]
+                known[name] = read[i][slot], records[i].itemsize, lengths[i][slot]
         progress, last = self.progress[partition], rows[int(chunk[-1])]
         newest = max(rows[row].produced_us for row in chunk.tolist())
         state = progress.encode(last.guard)
-        appended = await self.writer.append(f"{EVENTS}/{partition}", progress.fence, last.offset, state, newest, deltas)
+        found = None
+        if known:
+            lengths_read, sizes, after = (list(column) for column in zip(*known.values(), strict=True))
+            found = KnownLogs(lengths_read, sizes, after, rewritten)
+        source = f"{EVENTS}/{partition}"
+        appended = await self.writer.append(source, progress.fence, last.offset, state, newest, deltas, found)
         progress.fence = last.offset
         # A length alone is ambiguous: a log may have been trimmed and have grown again.
-        return appended.lengths != list(expected.values()) or appended.rewritten != rewritten
+        return found is not None and (appended.lengths, appended.rewritten) != (found.appended, rewritten)

@@ -18,8 +18,9 @@ from headrace.features.state_writer import Appended, StateWriter
 from headrace.features.time_guard import TimeGuard
 from headrace.features.trimming import Rewrite
 from headrace.pipeline import DAY, HOUR, EventColumns
+from headrace.pipeline.events import hash_ids
 from headrace.pipeline.recompute import EventHistory, LabelHistory, Positions, recompute
-from headrace.pipeline.state import compile_plan
+from headrace.pipeline.state import LABEL_RECORD, compile_plan
 from headrace.platform.event_codec import CheckedEvent, event_columns
 from headrace.platform.feature_state import FeatureStateReader
 from headrace.platform.pipelines import load_pipeline
@@ -198,31 +199,30 @@ CHECK = "if fence ~= ARGV[2] then return redis.error_reply('FENCED ' .. fence) e
 
 
 @pytest.mark.parametrize("checked", [True, False])
-async def test_the_fence_is_what_keeps_an_event_from_being_counted_twice(
+async def test_the_fence_is_what_keeps_a_label_from_being_counted_twice(
     client: Redis, namespace: str, monkeypatch: pytest.MonkeyPatch, checked: bool
 ) -> None:
     """The owner merges between a zombie's read and its write. Without the check in the script, both count."""
     assert CHECK in state_writer.APPEND
     if not checked:
         monkeypatch.setattr(state_writer, "APPEND", state_writer.APPEND.replace(CHECK, ""))
-    event = CheckedEvent("e", START, ["c", "t"], [100.0], False)
-    batch = [(0, [AcceptedEvent(5, 1, None, event, TimeGuard(START))])]
-    owner, zombie = merger(client, namespace), merger(client, namespace)
-    owner.progress[0], zombie.progress[0] = PartitionProgress(), PartitionProgress()
+    labelled = outcome(CheckedEvent("e", START, ["c", "t"], [100.0], False))
+    events = merger(client, namespace)
+    owner, zombie = (OutcomeMerger(plan, events.reader.keys, merger(client, namespace).writer) for _ in range(2))
     append = zombie.writer.append
 
     async def late(*arguments: object) -> Appended:
-        await owner.merge(batch)
+        await owner.merge(0, [(5, 1, labelled)], 5)
         return await append(*arguments)  # type: ignore[arg-type]
 
     zombie.writer.append = late  # type: ignore[method-assign,assignment]
     if checked:
-        with pytest.raises(FenceMovedError, match="events/0 is at 5, this worker left it at -1"):
-            await zombie.merge(batch)
+        with pytest.raises(FenceMovedError, match="outcomes/0 is at 5, this worker left it at -1"):
+            await zombie.merge(0, [(5, 1, labelled)], 5)
     else:
-        await zombie.merge(batch)
-    length = await client.strlen(owner.reader.keys.event_log("customer") + "c")
-    assert length == plan.entities[0].event_record.itemsize * (1 if checked else 2)
+        await zombie.merge(0, [(5, 1, labelled)], 5)
+    length = await client.strlen(events.reader.keys.label_log("terminal") + "t")
+    assert length == LABEL_RECORD.itemsize * (1 if checked else 2)
 
 
 async def test_a_log_that_was_trimmed_and_has_grown_again_is_noticed(client: Redis, namespace: str) -> None:
@@ -272,3 +272,38 @@ async def test_nothing_is_trimmed_before_every_partition_with_events_has_begun(c
         worker.progress[0].committed_highest = event.time_us
     name = worker.reader.keys.event_log("customer") + "c"
     assert await client.strlen(name) == 200 * plan.entities[0].event_record.itemsize
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+async def test_an_event_sent_to_two_partitions_at_once_is_counted_once(
+    client: Redis, namespace: str, trimmed: bool
+) -> None:
+    """Another worker merges copies of our events between our read and our write, and rewrites the log perhaps."""
+    ours, theirs = merger(client, namespace, chunk=2), merger(client, namespace)
+    ours.progress[0], theirs.progress[1] = PartitionProgress(), PartitionProgress()
+    events = [CheckedEvent(f"e{i}", START + i, ["c", "t"], [100.0], False) for i in range(6)]
+    append, done = ours.writer.append, False
+    name = ours.reader.keys.event_log("customer") + "c"
+    size = plan.entities[0].event_record.itemsize
+
+    async def overtaken(*arguments: object) -> Appended:
+        nonlocal done
+        if not done:
+            done = True
+            copies = [AcceptedEvent(i, 1, None, events[i], TimeGuard(START)) for i in (1, 4)]
+            await theirs.merge([(1, copies)])
+            if trimmed:
+                stored: Any = await client.get(name)
+                content = plan.entities[0].header(plan.entities[0].event_record, 1) + stored
+                await theirs.writer.rewrite([name], [Rewrite(0, len(stored), stored[:size], stored[-size:], content)])
+        return await append(*arguments)  # type: ignore[arg-type]
+
+    ours.writer.append = overtaken  # type: ignore[method-assign,assignment]
+    batch = [AcceptedEvent(i, 1, None, event, TimeGuard(START)) for i, event in enumerate(events)]
+    evaluated = await ours.merge([(0, batch)])
+    at = pipeline.feature_names.index("customer_count_1d")
+    assert evaluated.values[:, at].tolist() == [1, 2, 3, 4, 5, 6]
+    assert evaluated.event_positions == [5, 4]
+    log: Any = await client.get(name)
+    ids = np.frombuffer(log, plan.entities[0].event_record)["id"][int(trimmed) :]
+    assert sorted(ids.tolist()) == sorted(hash_ids([event.event_id for event in events]).tolist())
