@@ -159,7 +159,7 @@ class Computation:
         first = events[ID].is_first_distinct()
         repeated = events.filter(~first)[ROW].to_numpy()
         np.save(space.array("repeated", bucket), np.sort(repeated))
-        if self.labels is None:
+        if not space.label_blocks:
             return JoinCounts(len(repeated))
         labels = read_bucket(space.parts("labels", space.label_blocks), bucket)
         labels = labels.sort(ORDER) if PREVIOUS in labels.columns else in_sequence(labels)
@@ -180,7 +180,7 @@ class Computation:
         space, entity = self.space, self.plan.entities[number]
         events = read_bucket(space.parts(f"entity-{number}", space.event_blocks), bucket)
         labels = None
-        if self.labels is not None and entity.has_labels:
+        if space.label_blocks and entity.has_labels:
             labels = read_bucket(space.parts(f"entity-labels-{number}", space.buckets), bucket)
         np.save(space.array(f"rows-{number}", bucket), events[ROW].to_numpy())
         np.save(space.array(f"values-{number}", bucket), entity_features(self.plan, entity, events, labels))
@@ -215,8 +215,9 @@ class Computation:
 
     def _labels_of_block(self, start: int, length: int) -> dict[str, pl.Series]:
         value, known = np.full(length, np.nan), np.zeros(length, np.int64)
-        for rows, (values, times) in self._of_block("label-rows", ["label-values", "label-times"], start, length):
-            value[rows], known[rows] = values, times
+        if self.space.label_blocks:
+            for rows, (values, times) in self._of_block("label-rows", ["label-values", "label-times"], start, length):
+                value[rows], known[rows] = values, times
         missing = pl.Series(np.isnan(value))
         frame = pl.DataFrame({LABEL: value, LABEL_TIME: known}).select(
             pl.when(~missing).then(pl.col(LABEL)).alias(LABEL),

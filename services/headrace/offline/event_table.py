@@ -86,9 +86,9 @@ class EventFile:
     def _number(self, frame: pl.DataFrame, field: Field, start: int) -> pl.Series:
         given = frame[field.name]
         if field.kind == "boolean":
-            if given.dtype != pl.Boolean:
+            if given.dtype not in (pl.Boolean, pl.Null):
                 raise self.file.wrong_type(field.name, "allowed is true or false")
-        elif not given.dtype.is_numeric():
+        elif not (given.dtype.is_numeric() or given.dtype == pl.Null):
             raise self.file.wrong_type(field.name, NUMERIC)
         values = given.cast(pl.Float64)
         if field.optional:

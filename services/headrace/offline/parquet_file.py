@@ -93,7 +93,7 @@ class ParquetFile:
         Raises:
             TableError: it has another type.
         """
-        if self.schema[column] not in (pl.String, pl.Categorical, pl.Enum):
+        if self.schema[column] not in (pl.String, pl.Categorical, pl.Enum, pl.Null):
             raise self.wrong_type(column, "allowed is text")
         return frame[column].cast(pl.String)
 

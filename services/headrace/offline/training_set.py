@@ -93,10 +93,9 @@ def compute_training_set(
             math.ceil(labels.rows / block_rows) if labels is not None else 0,
             buckets,
         )
-        labelled = labels if space.label_blocks else None
         plan = compile_plan(pipeline)
-        with Processes(Computation(plan, space, events, labelled), reference, workers) as processes:
-            counts, rows = _run(processes, space, len(plan.entities), labelled is not None, progress)
+        with Processes(Computation(plan, space, events, labels), reference, workers) as processes:
+            counts, rows = _run(processes, space, len(plan.entities), progress)
         parts = [space.output_block(block) for block in range(space.event_blocks)]
         whole = folder / "whole.parquet"
         pl.scan_parquet(parts).sink_parquet(whole, metadata=_metadata(pipeline))
@@ -108,9 +107,7 @@ def compute_training_set(
     return TrainingSet(rows, counts.repeated, counts.labelled, counts.unmatched)
 
 
-def _run(
-    processes: Processes, space: Workspace, entities: int, labelled: bool, progress: Progress
-) -> tuple[JoinCounts, int]:
+def _run(processes: Processes, space: Workspace, entities: int, progress: Progress) -> tuple[JoinCounts, int]:
     every_block: list[tuple[int, ...]] = [(block,) for block in range(space.event_blocks)]
     every_bucket: list[tuple[int, ...]] = [(bucket,) for bucket in range(space.buckets)]
     total = 2 * space.event_blocks + space.label_blocks + (1 + entities) * space.buckets
@@ -126,8 +123,7 @@ def _run(
         return results
 
     each(Computation.partition_events, every_block)
-    if labelled:
-        each(Computation.partition_labels, [(block,) for block in range(space.label_blocks)])
+    each(Computation.partition_labels, [(block,) for block in range(space.label_blocks)])
     counts = sum(each(Computation.join, every_bucket), JoinCounts())
     each(Computation.evaluate, [(number, *bucket) for number in range(entities) for bucket in every_bucket])
     return counts, sum(each(Computation.write_block, every_block))
