@@ -5,17 +5,29 @@ meaning everywhere.
 """
 
 from headrace.pipeline.definition import Decision, Label, Model, Monitoring, Pipeline
+from headrace.pipeline.encodings import Encoding, hashed, one_hot, ordinal
 from headrace.pipeline.errors import DefinitionError, EventError
 from headrace.pipeline.events import EventColumns
 from headrace.pipeline.features import (
     Aggregation,
+    Derived,
     Entity,
     FeatureView,
     OnDemand,
     count,
+    decayed_count,
+    decayed_mean,
+    distinct,
     label_count,
+    label_mean,
     label_rate,
+    last,
+    maximum,
     mean,
+    minimum,
+    quantile,
+    std,
+    time_since_last,
     total,
 )
 from headrace.pipeline.schema import Boolean, EventSchema, Integer, Money, Number, Text
@@ -31,6 +43,8 @@ __all__ = [
     "Boolean",
     "Decision",
     "DefinitionError",
+    "Derived",
+    "Encoding",
     "Entity",
     "EventColumns",
     "EventError",
@@ -46,8 +60,21 @@ __all__ = [
     "Pipeline",
     "Text",
     "count",
+    "decayed_count",
+    "decayed_mean",
+    "distinct",
+    "hashed",
     "label_count",
+    "label_mean",
     "label_rate",
+    "last",
+    "maximum",
     "mean",
+    "minimum",
+    "one_hot",
+    "ordinal",
+    "quantile",
+    "std",
+    "time_since_last",
     "total",
 ]

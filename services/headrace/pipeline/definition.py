@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from headrace.pipeline.aggregations.operations import OPERATIONS
+from headrace.pipeline.encodings import Encoding
 from headrace.pipeline.errors import DefinitionError
-from headrace.pipeline.features import OPERATIONS, Aggregation, Entity, FeatureView, OnDemand
-from headrace.pipeline.schema import EXACT_INTEGER, EventSchema
+from headrace.pipeline.features import Aggregation, Derived, Entity, FeatureView, OnDemand
+from headrace.pipeline.schema import EventSchema, Field
 from headrace.pipeline.time_units import DAY
 
 
@@ -93,6 +96,9 @@ class Monitoring:
     min_auc: float = 0.0
 
 
+Feature = FeatureView | OnDemand | Encoding | Derived
+
+
 class Pipeline:
     """One declaration of the whole loop.
 
@@ -101,7 +107,7 @@ class Pipeline:
         event: schema of the events.
         entities: what features are kept for.
         key: name of the entity that `events` is keyed by, best the busiest.
-        features: feature views and on-demand features, in the order of the vector.
+        features: feature views, on-demand features, encodings and derived features, in the order of the vector.
         label: what is learned.
         model: how.
         monitoring: rules of the monitor.
@@ -120,7 +126,7 @@ class Pipeline:
         event: EventSchema,
         entities: Sequence[Entity],
         key: str,
-        features: Sequence[FeatureView | OnDemand],
+        features: Sequence[Feature],
         label: Label,
         model: Model,
         monitoring: Monitoring | None = None,
@@ -144,13 +150,7 @@ class Pipeline:
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features in vector order."""
-        names: list[str] = []
-        for part in self.features:
-            if isinstance(part, OnDemand):
-                names.append(part.name)
-            else:
-                names.extend(f"{part.entity}_{aggregation.name}" for aggregation in part.aggregations)
-        return tuple(names)
+        return tuple(name for part in self.features for name in part.names)
 
     @cached_property
     def schema_fingerprint(self) -> int:
@@ -158,20 +158,42 @@ class Pipeline:
         return _fingerprint(self.event.describe())
 
     @cached_property
+    def accepted_schema_fingerprints(self) -> Mapping[int, int]:
+        """Fingerprints of the schemas that packed events may have been made with, and how many fields each has.
+
+        Beside this schema they are those that end before one or more of its trailing optional fields: earlier ones, to
+        which these fields were added.
+        """
+        described = self.event.describe()
+        accepted = {self.schema_fingerprint: len(described)}
+        for length in range(len(described) - 1, 0, -1):
+            if not self.event.fields[length].optional:
+                break
+            accepted[_fingerprint(described[:length])] = length
+        return accepted
+
+    @cached_property
     def features_fingerprint(self) -> int:
-        """Identifies schema, features and their order, 64 bits. Must match between a vector and a model."""
-        return _fingerprint(
-            {
-                "schema": self.event.describe(),
-                "entities": [vars(entity) for entity in self.entities],
-                "features": [
-                    part.describe()
-                    if isinstance(part, OnDemand)
-                    else {"entity": part.entity, "aggregations": [a.describe() for a in part.aggregations]}
-                    for part in self.features
-                ],
-            }
-        )
+        """Identifies fields, features and their order, 64 bits. Must match between a vector and a model.
+
+        Optional fields that no feature names are left out: they can be added while the pipeline runs.
+        """
+        return _fingerprint(self.describe_features())
+
+    def describe_features(self) -> dict[str, Any]:
+        """Everything that gives a vector its meaning.
+
+        Raises:
+            DefinitionError: a function has no source, so a change to it could not be told.
+        """
+        features = [part.describe() for part in self.features]
+        # A function that goes through all fields without naming them cannot be seen here; it must not.
+        used = {word for text in _named(features) for word in re.findall(r"\w+", text)}
+        return {
+            "schema": [field.describe() for field in self.event.fields if not field.optional or field.name in used],
+            "entities": [vars(entity) for entity in self.entities],
+            "features": features,
+        }
 
     @cached_property
     def views(self) -> tuple[FeatureView, ...]:
@@ -202,6 +224,17 @@ class Pipeline:
                 raise DefinitionError(f"entity {entity.name!r}: {entity.field!r} must be a required text field")
         if self.key not in names:
             raise DefinitionError(f"key {self.key!r} is not an entity; declared are {', '.join(names) or 'none'}")
+        self._check_features()
+        for duration in ("lateness", "max_jump"):
+            if getattr(self, duration) <= 0:
+                raise DefinitionError(f"{duration} must be more than 0 microseconds")
+        if not 0 <= self.model.decision.threshold <= 1:
+            raise DefinitionError(f"decision threshold {self.model.decision.threshold}: allowed is 0 to 1")
+        if self.label.horizon <= 0:
+            raise DefinitionError("label horizon must be more than 0 microseconds")
+
+    def _check_features(self) -> None:
+        names = [entity.name for entity in self.entities]
         viewed = [view.entity for view in self.views]
         for view in self.views:
             if view.entity not in names:
@@ -212,42 +245,57 @@ class Pipeline:
                 raise DefinitionError(f"feature view of {view.entity!r} has no aggregations")
             for aggregation in view.aggregations:
                 self._check_aggregation(f"{view.entity}_{aggregation.name}", aggregation)
+        for part in self.features:
+            if isinstance(part, Encoding) and (problem := part.problem(self.event.by_name.get(part.of))):
+                raise DefinitionError(f"encoding of {part.of!r}: {problem}")
         for name in self.feature_names:
             if not name.isidentifier():
                 raise DefinitionError(f"feature {name!r}: a name must be an identifier")
             if self.feature_names.count(name) > 1:
                 raise DefinitionError(f"feature {name!r} is declared twice")
+        self.describe_features()
         if not self.feature_names:
             raise DefinitionError("a pipeline needs at least one feature")
-        for duration in ("lateness", "max_jump"):
-            if getattr(self, duration) <= 0:
-                raise DefinitionError(f"{duration} must be more than 0 microseconds")
-        if not 0 <= self.model.decision.threshold <= 1:
-            raise DefinitionError(f"decision threshold {self.model.decision.threshold}: allowed is 0 to 1")
-        if self.label.horizon <= 0:
-            raise DefinitionError("label horizon must be more than 0 microseconds")
 
     def _check_aggregation(self, name: str, aggregation: Aggregation) -> None:
-        if aggregation.operation not in OPERATIONS:
-            raise DefinitionError(f"feature {name!r}: operation {aggregation.operation!r} is none of {OPERATIONS}")
+        operation = OPERATIONS.get(aggregation.operation)
+        if operation is None:
+            raise DefinitionError(
+                f"feature {name!r}: operation {aggregation.operation!r} is none of {', '.join(OPERATIONS)}"
+            )
         if aggregation.window <= 0 or aggregation.hop <= 0 or aggregation.delay < 0:
             raise DefinitionError(f"feature {name!r}: window and hop must be more than 0, delay at least 0")
         if aggregation.window % aggregation.hop or aggregation.delay % aggregation.hop:
             raise DefinitionError(f"feature {name!r}: window and delay must be multiples of the hop")
-        if aggregation.from_labels and not aggregation.delay:
+        if not math.isfinite(aggregation.default):
+            raise DefinitionError(f"feature {name!r}: default {aggregation.default} must be a finite number")
+        if operation.from_labels and not aggregation.delay:
             raise DefinitionError(f"feature {name!r}: a label-derived feature needs a delay")
-        if aggregation.operation in ("sum", "mean"):
-            summed = self.event.by_name.get(aggregation.of)
-            if summed is None or summed.kind == "text":
-                raise DefinitionError(f"feature {name!r}: {aggregation.of!r} is not a numeric field of the event")
-            if summed.optional:
-                raise DefinitionError(f"feature {name!r}: {aggregation.of!r} is optional and cannot be summed")
-            largest = max(abs(summed.minimum), abs(summed.maximum)) * (summed.scale if summed.kind == "number" else 1)
-            if largest > EXACT_INTEGER:
-                raise DefinitionError(
-                    f"feature {name!r}: {aggregation.of!r} may be as large as {largest:g} in units of its scale; "
-                    "what is summed must stay within 2^53, so declare closer bounds"
-                )
+        if operation.from_labels and aggregation.where is not None:
+            raise DefinitionError(
+                f"feature {name!r}: a label-derived feature takes no `where`: an outcome does not carry the event's "
+                "fields; allowed is a `where` on features of events"
+            )
+        field = self.event.by_name.get(aggregation.of)
+        if operation.takes == "number" and not _is_numeric(field):
+            raise DefinitionError(f"feature {name!r}: {aggregation.of!r} is not a numeric field of the event")
+        if operation.takes == "value" and (field is None or field.kind not in ("text", "integer")):
+            raise DefinitionError(
+                f"feature {name!r}: {aggregation.of!r} is not a text or whole-number field of the event"
+            )
+        if problem := operation.problem(aggregation, field):
+            raise DefinitionError(f"feature {name!r}: {problem}")
+
+
+def _is_numeric(field: Field | None) -> bool:
+    return field is not None and field.kind != "text"
+
+
+def _named(features: Any) -> Iterator[str]:
+    """The parts of described features that may name a field of the event."""
+    for part in features:
+        yield from (str(part[key]) for key in ("of", "source", "where") if key in part)
+        yield from _named(part.get("aggregations", ()))
 
 
 def _fingerprint(description: Any) -> int:

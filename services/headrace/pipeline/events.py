@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +32,21 @@ class EventColumns:
     times: Int64Array
     texts: Mapping[str, Sequence[str]]
     numbers: Mapping[str, FloatArray]
+    _remembered: dict[Hashable, npt.NDArray[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def remembered(self, what: Hashable, compute: Callable[[EventColumns], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """What `compute` makes of these events, computed once.
+
+        Args:
+            what: names it.
+            compute: from these columns to one value per event, shape (n,).
+        """
+        if what not in self._remembered:
+            self._remembered[what] = compute(self)
+        return self._remembered[what]
 
     @staticmethod
     def from_rows(

@@ -1,7 +1,8 @@
 """Recomputation of served vectors from the logs, written like the definition: the yardstick for parity.
 
-It shares with `windows` only the meaning of edges and the last division. Every window is found by comparing each event
-with each query of the same key, so it is slow (quadratic per key) and has nothing to go wrong.
+It shares with `windows` only the meaning of edges. Every window is found by comparing each event with each query of the
+same key, so it is slow (quadratic per key) and has nothing to go wrong. What is asked of the covered events is in
+`aggregations.definitions`; counts, sums, means and labels, which most features are, are taken over whole matrices.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from headrace.pipeline.aggregations.definitions import Asked, CoveredEvent
 from headrace.pipeline.events import EventColumns, FloatArray, Int64Array, hash_ids
-from headrace.pipeline.state import EntityPlan, FeaturePlan, Records, label_records, lane_values
-from headrace.pipeline.windows import label_value, sum_value
+from headrace.pipeline.schema import Field
+from headrace.pipeline.state import CompiledAggregation, EntityPlan, FeaturePlan, Records, label_records
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -87,52 +91,129 @@ def recompute(
     additions = label_records(labels.ids, labels.times, labels.known, labels.values, labels.previous)
     entity_names = [entity.name for entity in plan.pipeline.entities]
     for entity in plan.entities:
-        records = entity.event_records(history.events, hash_ids(history.events.ids))
+        hashes = hash_ids(history.events.ids)
         label_keys = labels.entities[entity_names.index(entity.entity)]
         groups = _by_key(queries.texts[entity.field], history.events.texts[entity.field], label_keys)
         for rows, found, labels_of_key in groups:
             of_key = found[np.lexsort((history.offsets[found], history.partitions[found]))]
             merged = _merged(positions.events, rows, history.partitions[of_key], history.offsets[of_key])
-            _drop_duplicates(merged, records["id"][of_key])
+            _drop_duplicates(merged, hashes[of_key])
             known = _merged(positions.outcomes, rows, labels.partitions[labels_of_key], labels.offsets[labels_of_key])
             out[rows, entity.columns] = _of_one_key(
-                entity, queries, rows, records[of_key], merged, additions[labels_of_key], known
+                entity,
+                queries.take(rows),
+                history.events.take(of_key),
+                hashes[of_key],
+                merged,
+                additions[labels_of_key],
+                known,
             )
+    plan.derived_values(out)
     return out
 
 
 def _of_one_key(
     plan: EntityPlan,
     queries: EventColumns,
-    rows: npt.NDArray[np.intp],
-    events: Records,
-    merged: npt.NDArray[np.bool_],
+    events: EventColumns,
+    hashes: npt.NDArray[np.uint64],
+    merged: BoolArray,
     labels: Records,
-    known: npt.NDArray[np.bool_],
+    known: BoolArray,
 ) -> FloatArray:
     """Features of one key for its queries, shape (rows, aggregations)."""
-    times = queries.times[rows]
+    times = queries.times
     known = known & (labels["known"] <= times[:, None])
-    out = np.empty((len(rows), len(plan.aggregations)))
-    for column, aggregation in enumerate(plan.aggregations):
-        window = plan.range_of(aggregation)
-        low, high = window.low(times)[:, None], window.high(times)[:, None]
-        inside = merged & (events["time"] > low) & (events["time"] <= high)
-        counts = inside.sum(1, dtype=np.int64) + (not window.delay)
-        if aggregation.from_labels:
+    out = np.empty((len(queries), len(plan.aggregations)))
+    for column, aggregation in enumerate(plan.compiled):
+        low, high = aggregation.range.low(times)[:, None], aggregation.range.high(times)[:, None]
+        inside = merged & (events.times > low) & (events.times <= high)
+        if aggregation.operation.from_labels:
             covered = known & (labels["time"] > low) & (labels["time"] <= high)
-            labelled = (covered * labels["labelled"].astype(np.int64)).sum(1)
-            positive = (covered * labels["positive"].astype(np.int64)).sum(1)
-            out[:, column] = label_value(aggregation, counts, labelled, positive)
-        elif aggregation.operation == "count":
-            out[:, column] = counts
+            out[:, column] = _of_labels(aggregation, inside, covered, labels)
         else:
-            lane = next(lane for lane in plan.lanes if lane.name == aggregation.of)
-            summed = (inside * events[lane.name].astype(np.int64)).sum(1)
-            if not window.delay:
-                summed = summed + lane_values(lane, queries.numbers[lane.name][rows])
-            out[:, column] = sum_value(aggregation, lane.scale, summed, counts)
+            covered = inside & _counts(aggregation, events)
+            itself = _counts(aggregation, queries)
+            if not aggregation.operation.itself or aggregation.range.delay:
+                itself = np.zeros(len(queries), np.bool_)
+            evaluate = _of_sums if aggregation.operation.name in ("count", "sum", "mean") else _of_each
+            out[:, column] = evaluate(aggregation, covered, events, hashes, itself, queries)
     return out
+
+
+def _counts(aggregation: CompiledAggregation, events: EventColumns) -> BoolArray:
+    """Which events the filter lets through and have the field, shape (n,)."""
+    where, field = aggregation.declared.where, aggregation.field
+    counts = np.ones(len(events), np.bool_) if where is None else where(events)
+    if field is None or not field.optional:
+        return counts
+    if field.kind == "text":
+        return counts & np.array([bool(text) for text in events.texts[field.name]], np.bool_)
+    return counts & ~np.isnan(events.numbers[field.name])
+
+
+def _of_sums(
+    aggregation: CompiledAggregation,
+    covered: BoolArray,
+    events: EventColumns,
+    hashes: npt.NDArray[np.uint64],
+    itself: BoolArray,
+    queries: EventColumns,
+) -> FloatArray:
+    """Counts, sums and means, shape (rows,)."""
+    counts = covered.sum(1, dtype=np.int64) + itself
+    if aggregation.field is None:
+        return np.asarray(counts, np.float64)
+    past = np.where(covered, _integers(aggregation.field, events), 0).sum(1)
+    summed = past + np.where(itself, _integers(aggregation.field, queries), 0)
+    if aggregation.operation.name == "sum":
+        return np.asarray(summed / aggregation.scale)
+    default = aggregation.declared.default
+    return np.where(counts > 0, summed / (np.maximum(counts, 1) * aggregation.scale), default)
+
+
+def _of_each(
+    aggregation: CompiledAggregation,
+    covered: BoolArray,
+    events: EventColumns,
+    hashes: npt.NDArray[np.uint64],
+    itself: BoolArray,
+    queries: EventColumns,
+) -> FloatArray:
+    """Any aggregation by its definition, shape (rows,)."""
+    declared, field = aggregation.declared, aggregation.field
+    past = _covered_events(field, events, hashes)
+    own = _covered_events(field, queries, hash_ids(queries.ids))
+    out = np.empty(len(queries))
+    for row, now in enumerate(queries.times.tolist()):
+        those = [past[at] for at in np.flatnonzero(covered[row]).tolist()] + ([own[row]] if itself[row] else [])
+        those.sort(key=lambda event: (event.time, event.id))
+        asked = Asked(now, declared.delay, aggregation.scale, declared.half_life, declared.share, declared.default)
+        out[row] = aggregation.operation.definition(those, asked)
+    return out
+
+
+def _of_labels(aggregation: CompiledAggregation, inside: BoolArray, covered: BoolArray, labels: Records) -> FloatArray:
+    """Label counts, rates and means, shape (rows,)."""
+    labelled = (covered * labels["labelled"].astype(np.int64)).sum(1)
+    positive = (covered * labels["positive"].astype(np.int64)).sum(1)
+    if aggregation.operation.name == "label_count":
+        return np.asarray(positive, np.float64)
+    over = labelled if aggregation.declared.over == "labelled" else inside.sum(1, dtype=np.int64)
+    return np.where(over > 0, positive / np.maximum(over, 1), aggregation.declared.default)
+
+
+def _integers(field: Field, events: EventColumns) -> Int64Array:
+    """A field in integer units, 0 where it is absent, shape (n,)."""
+    values = np.nan_to_num(events.numbers[field.name], nan=0.0)
+    return np.rint(values * field.scale if field.kind == "number" else values).astype(np.int64)
+
+
+def _covered_events(field: Field | None, events: EventColumns, hashes: npt.NDArray[np.uint64]) -> list[CoveredEvent]:
+    values: Sequence[int | str] = [0] * len(events)
+    if field is not None:
+        values = events.texts[field.name] if field.kind == "text" else _integers(field, events).tolist()
+    return [CoveredEvent(*one) for one in zip(events.times.tolist(), hashes.tolist(), values, strict=True)]
 
 
 def _merged(

@@ -1,31 +1,46 @@
-"""What is kept for each entity, compiled from the declaration: the layout of its two append logs.
+"""What is kept for each entity, compiled from the declaration: the layout of its two logs, and what is made of them.
 
-An entity key has an event log and, when label-derived features need it, a label log. Both are fixed-width records in
-arrival order. Numbers are integers, so that sums do not depend on the order or batching in which they were added.
-
-The first record of a log that was ever rewritten is a header (time -1, the epoch in place of the id hash): it lies
-outside every window, and it tells a rewritten log from one that merely has the same length.
+An entity key has an event log and, when label-derived features need it, a label log. Both hold fixed-width records in
+arrival order; `coarse_sections` says what may come before them. Numbers are integers, so that sums do not depend on the
+order or batching in which they were added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import gcd
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from headrace.pipeline.aggregations.lanes import Filter, Lane, flag_lane
+from headrace.pipeline.aggregations.measures import DenseMeasure, Measure
+from headrace.pipeline.aggregations.operations import OPERATIONS, Operation
+from headrace.pipeline.coarse_sections import HEADER_TIME, CoarseLayout, header
+from headrace.pipeline.encodings import Encoding
 from headrace.pipeline.events import EventColumns, FloatArray, Int64Array, UInt64Array, hash_ids
-from headrace.pipeline.features import Aggregation, OnDemand
+from headrace.pipeline.features import Aggregation, Derived, FeatureView, OnDemand
 from headrace.pipeline.schema import Field
+from headrace.pipeline.time_units import SECOND
 
 if TYPE_CHECKING:
     from headrace.pipeline.definition import Pipeline
 
+__all__ = [
+    "HEADER_TIME",
+    "LABEL_RECORD",
+    "EntityPlan",
+    "FeaturePlan",
+    "Range",
+    "Records",
+    "compile_plan",
+    "label_records",
+]
+
 Records = npt.NDArray[Any]
-HEADER_TIME = -1
 LABEL_RECORD = np.dtype([("time", "<i8"), ("id", "<u8"), ("known", "<i8"), ("labelled", "<i4"), ("positive", "<i4")])
 """Event time, id hash, label time (all times in microseconds), and what the label adds: 1 and 0 or 1 for a first
 label, 0 and the difference for a correction."""
@@ -41,13 +56,42 @@ class Range:
 
     def low(self, times: Int64Array) -> Int64Array:
         """For events at `times`, the latest time that is before the window, shape (n,)."""
-        return ((times - self.delay - self.window) // self.hop + 1) * self.hop - 1
+        return last_before(times, self.delay + self.window, self.hop)
 
     def high(self, times: Int64Array) -> Int64Array:
         """For events at `times`, the latest time that is in the window (the event itself apart), shape (n,)."""
-        if not self.delay:
-            return times - 1
-        return ((times - self.delay) // self.hop + 1) * self.hop - 1
+        return last_before(times, self.delay, self.hop) if self.delay else times - 1
+
+
+def last_before(times: Int64Array, back: int, hop: int) -> Int64Array:
+    """The end of the hop in which `back` before each time lies, in microseconds, shape (n,)."""
+    return ((times - back) // hop + 1) * hop - 1
+
+
+@dataclass(frozen=True)
+class CompiledAggregation:
+    """An aggregation with what it is made of.
+
+    Attributes:
+        declared: the declaration.
+        operation: what it computes.
+        field: the field that it is of, None for none.
+        range: its window.
+        flag: lane of its filter, None for none.
+        measures: what it is made of.
+    """
+
+    declared: Aggregation
+    operation: Operation
+    field: Field | None
+    range: Range
+    flag: Lane | None
+    measures: tuple[Measure, ...]
+
+    @property
+    def scale(self) -> int:
+        """Integer units to one unit of the field."""
+        return 1 if self.field is None else self.field.scale
 
 
 @dataclass(frozen=True)
@@ -59,7 +103,7 @@ class EntityPlan:
         field: event field that holds its id.
         aggregations: its features, in order.
         columns: their positions in the vector.
-        lanes: fields that are summed.
+        fields: of the event, by name.
         lateness: of the pipeline, in microseconds.
     """
 
@@ -67,13 +111,39 @@ class EntityPlan:
     field: str
     aggregations: tuple[Aggregation, ...]
     columns: slice
-    lanes: tuple[Field, ...]
+    fields: Mapping[str, Field]
     lateness: int
 
     @cached_property
+    def compiled(self) -> tuple[CompiledAggregation, ...]:
+        """Its features with what they are made of, in order."""
+        filters: dict[Filter, Lane] = {}
+        compiled = []
+        for aggregation in self.aggregations:
+            flag = None
+            if aggregation.where is not None:
+                flag = filters.setdefault(aggregation.where, flag_lane(len(filters), aggregation.where))
+            operation, field = OPERATIONS[aggregation.operation], self.fields.get(aggregation.of)
+            window = Range(aggregation.delay, aggregation.window, aggregation.hop)
+            measures = operation.measures(aggregation, field, flag)
+            compiled.append(CompiledAggregation(aggregation, operation, field, window, flag, measures))
+        return tuple(compiled)
+
+    @cached_property
+    def measures(self) -> Mapping[Measure, int]:
+        """Everything that is measured of its windows, each once, and its number."""
+        measures = dict.fromkeys(measure for one in self.compiled for measure in one.measures)
+        return {measure: number for number, measure in enumerate(measures)}
+
+    @cached_property
+    def lanes(self) -> tuple[Lane, ...]:
+        """What is kept of an event beside its time and id."""
+        return tuple({lane.name: lane for measure in self.measures for lane in measure.lanes}.values())
+
+    @cached_property
     def event_record(self) -> np.dtype[Any]:
-        """Layout of the event log: event time, id hash, then one integer lane per summed field."""
-        return np.dtype([("time", "<i8"), ("id", "<u8"), *((lane.name, _lane_type(lane)) for lane in self.lanes)])
+        """Layout of the event log's records: event time, id hash, then one integer per lane."""
+        return np.dtype([("time", "<i8"), ("id", "<u8"), *((lane.name, lane.dtype) for lane in self.lanes)])
 
     @cached_property
     def has_labels(self) -> bool:
@@ -86,14 +156,29 @@ class EntityPlan:
         return any(aggregation.over == "labelled" for aggregation in self.aggregations if aggregation.from_labels)
 
     @cached_property
+    def bucket(self) -> int:
+        """What window edges are multiples of, and coarse records cover, in microseconds; 0 for none: 1 s or less."""
+        shared = gcd(*(aggregation.hop for aggregation in self.aggregations))
+        return shared if shared > SECOND else 0
+
+    @cached_property
+    def coarse(self) -> CoarseLayout | None:
+        """Layout of the event log's coarse section, None when it never has one."""
+        if not self.bucket:
+            return None
+        columns = [
+            column
+            for measure, number in self.measures.items()
+            if isinstance(measure, DenseMeasure)
+            for column in measure.columns(number)
+        ]
+        return CoarseLayout(self.bucket, np.dtype([("time", "<i8"), *columns]))
+
+    @cached_property
     def retention(self) -> int:
         """How far behind the watermark a record may still be needed, in microseconds."""
         longest = max(a.delay + a.window + a.hop for a in self.aggregations)
         return longest + self.lateness
-
-    def range_of(self, aggregation: Aggregation) -> Range:
-        """The window of a feature."""
-        return Range(aggregation.delay, aggregation.window, aggregation.hop)
 
     def event_records(self, events: EventColumns, hashes: UInt64Array) -> Records:
         """What n events add to their event logs, shape (n,).
@@ -106,14 +191,13 @@ class EntityPlan:
         records["time"] = events.times
         records["id"] = hashes
         for lane in self.lanes:
-            records[lane.name] = lane_values(lane, events.numbers[lane.name])
+            records[lane.name] = lane.values(events)
         return records
 
-    def header(self, record: np.dtype[Any], epoch: int) -> bytes:
-        """The first record of a rewritten log."""
-        header = np.zeros(1, record)
-        header["time"], header["id"] = HEADER_TIME, epoch
-        return header.tobytes()
+    @staticmethod
+    def header(record: np.dtype[Any], epoch: int) -> bytes:
+        """The first record of a rewritten log without a coarse section."""
+        return header(record, epoch)
 
 
 @dataclass(frozen=True)
@@ -123,12 +207,14 @@ class FeaturePlan:
     Attributes:
         pipeline: the declaration.
         entities: one plan per feature view.
-        on_demand: position in the vector and declaration of each on-demand feature.
+        on_demand: features of the event alone with the position in the vector where they begin.
+        derived: features of other features, with their position.
     """
 
     pipeline: Pipeline
     entities: tuple[EntityPlan, ...]
-    on_demand: tuple[tuple[int, OnDemand], ...]
+    on_demand: tuple[tuple[int, OnDemand | Encoding], ...]
+    derived: tuple[tuple[int, Derived], ...] = ()
 
     @property
     def width(self) -> int:
@@ -136,9 +222,23 @@ class FeaturePlan:
         return len(self.pipeline.feature_names)
 
     def on_demand_values(self, events: EventColumns, out: FloatArray) -> None:
-        """Fill the on-demand columns of `out`, shape (n, width)."""
+        """Fill the columns of `out` that need the event alone, shape (n, width)."""
         for column, feature in self.on_demand:
-            out[:, column] = feature.compute(events)
+            if isinstance(feature, Encoding):
+                out[:, column : column + len(feature.names)] = feature.values(events)
+            else:
+                out[:, column] = feature.compute(events)
+
+    def derived_values(self, out: FloatArray) -> None:
+        """Fill the columns of `out` that are made from its others, shape (n, width)."""
+        if not self.derived:
+            return
+        later = {column for column, _ in self.derived}
+        names = self.pipeline.feature_names
+        known = {name: out[:, column] for column, name in enumerate(names) if column not in later}
+        for column, feature in self.derived:
+            out[:, column] = feature.compute(known)
+            known[feature.name] = out[:, column]
 
     def defaults(self, events: EventColumns) -> FloatArray:
         """Vectors when no state can be read: aggregates are their defaults, shape (n, width)."""
@@ -146,40 +246,34 @@ class FeaturePlan:
         for plan in self.entities:
             out[:, plan.columns] = [aggregation.default for aggregation in plan.aggregations]
         self.on_demand_values(events, out)
+        self.derived_values(out)
         return out
 
 
 def compile_plan(pipeline: Pipeline) -> FeaturePlan:
     """The plan of a pipeline: layouts of its logs and the places of its features."""
-    fields = {entity.name: entity.field for entity in pipeline.entities}
+    ids = {entity.name: entity.field for entity in pipeline.entities}
     entities: list[EntityPlan] = []
-    on_demand: list[tuple[int, OnDemand]] = []
+    on_demand: list[tuple[int, OnDemand | Encoding]] = []
+    derived: list[tuple[int, Derived]] = []
     column = 0
     for part in pipeline.features:
-        if isinstance(part, OnDemand):
-            on_demand.append((column, part))
-            column += 1
-            continue
-        width = len(part.aggregations)
-        summed = dict.fromkeys(a.of for a in part.aggregations if a.of)
-        entities.append(
-            EntityPlan(
-                part.entity,
-                fields[part.entity],
-                part.aggregations,
-                slice(column, column + width),
-                tuple(pipeline.event.by_name[name] for name in summed),
-                pipeline.lateness,
+        if isinstance(part, FeatureView):
+            columns = slice(column, column + len(part.names))
+            fields = {
+                aggregation.of: pipeline.event.by_name[aggregation.of]
+                for aggregation in part.aggregations
+                if aggregation.of
+            }
+            entities.append(
+                EntityPlan(part.entity, ids[part.entity], part.aggregations, columns, fields, pipeline.lateness)
             )
-        )
-        column += width
-    return FeaturePlan(pipeline, tuple(entities), tuple(on_demand))
-
-
-def lane_values(lane: Field, values: FloatArray) -> Int64Array:
-    """The integers that are summed for a field: minor units, or the value times its scale, rounded; shape (n,)."""
-    scaled = values * lane.scale if lane.kind == "number" else values
-    return np.rint(scaled).astype(np.int64)
+        elif isinstance(part, Derived):
+            derived.append((column, part))
+        else:
+            on_demand.append((column, part))
+        column += len(part.names)
+    return FeaturePlan(pipeline, tuple(entities), tuple(on_demand), tuple(derived))
 
 
 def label_records(
@@ -200,9 +294,3 @@ def label_records(
     records["labelled"] = first
     records["positive"] = (values == 1).astype(np.int32) - np.where(first, 0, previous == 1)
     return records
-
-
-def _lane_type(lane: Field) -> str:
-    scale = lane.scale if lane.kind == "number" else 1
-    fits = max(abs(lane.minimum), abs(lane.maximum)) * scale < 2**31
-    return "<i4" if fits else "<i8"

@@ -1,74 +1,28 @@
 """Evaluation of windows over the logs of many keys at once.
 
-All records of a batch's keys become one array sorted by (key, time). A window is a pair of positions found by binary
-search, and a sum over it a difference of one running sum: exact, because lanes are integers.
+All records of a batch's keys become one array sorted by (key, time, id). A window is a pair of positions found by
+binary search, each distinct edge once, and every measure of it is shared by the features that are made of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from headrace.pipeline.aggregations.labels import known_labels
+from headrace.pipeline.aggregations.measures import DenseMeasure, Measure, Parts
+from headrace.pipeline.aggregations.sketches import SketchMeasure
 from headrace.pipeline.events import EventColumns, FloatArray, Int64Array
-from headrace.pipeline.features import Aggregation
-from headrace.pipeline.state import HEADER_TIME, EntityPlan, FeaturePlan, Range, Records, lane_values
+from headrace.pipeline.sorted_logs import Positions, SortedLog, Span
+from headrace.pipeline.state import CompiledAggregation, EntityPlan, FeaturePlan, Range, last_before
 
+__all__ = ["EntityState", "SortedLog", "feature_vectors"]
 
-class SortedLog:
-    """The records of several logs, sorted by (slot, time). A slot is the number of a key in the batch."""
-
-    def __init__(self, records: Records, slots: Int64Array) -> None:
-        """Sort.
-
-        Args:
-            records: structured records with a `time` column, headers included, shape (m,).
-            slots: slot of each record, shape (m,).
-        """
-        events = records["time"] != HEADER_TIME
-        if not events.all():
-            records, slots = records[events], slots[events]
-        self._base = int(records["time"].min()) if len(records) else 0
-        self._span = (int(records["time"].max()) if len(records) else 0) - self._base + 2
-        if len(slots) and (int(slots.max()) + 1) * self._span >= 2**63:
-            raise ValueError("too many keys over too long a time for one evaluation; split the batch")
-        order = slots * self._span + (records["time"] - self._base)
-        by = np.argsort(order, kind="stable")
-        self._order = order[by]
-        self.records = records[by]
-        self._sums: dict[str, Int64Array] = {}
-
-    @staticmethod
-    def from_values(values: Sequence[bytes], record: np.dtype[Any], more: Records, more_slots: Int64Array) -> SortedLog:
-        """Logs as stored, with the batch's own records behind them.
-
-        Args:
-            values: one stored log per slot; empty for a key without one.
-            record: layout.
-            more: records that are not stored yet, shape (k,).
-            more_slots: their slots, shape (k,).
-        """
-        lengths = np.fromiter(map(len, values), np.int64, len(values)) // record.itemsize
-        stored = np.frombuffer(b"".join(values), record)
-        slots = np.repeat(np.arange(len(values)), lengths)
-        if len(more):
-            stored, slots = np.concatenate([stored, more]), np.concatenate([slots, more_slots])
-        return SortedLog(stored, slots)
-
-    def after(self, slots: Int64Array, times: Int64Array) -> npt.NDArray[np.intp]:
-        """For each query the position behind the last record of its slot at or before its time, shape (n,)."""
-        return np.searchsorted(
-            self._order, slots * self._span + np.clip(times - self._base, -1, self._span - 2), "right"
-        )
-
-    def sums(self, lane: str) -> Int64Array:
-        """Running sums of a lane, with a leading 0, shape (m + 1,)."""
-        if lane not in self._sums:
-            self._sums[lane] = np.concatenate([[0], np.cumsum(self.records[lane], dtype=np.int64)])
-        return self._sums[lane]
+MOST_EXPANDED = 1 << 22
+"""Records that the windows of one evaluation may hold together where each must be looked at; beyond it the events are
+evaluated in parts, so that memory stays bounded."""
 
 
 @dataclass(frozen=True)
@@ -100,61 +54,88 @@ def feature_vectors(plan: FeaturePlan, events: EventColumns, states: Sequence[En
     out = np.empty((len(events), plan.width))
     plan.on_demand_values(events, out)
     for entity, state in zip(plan.entities, states, strict=True):
-        out[:, entity.columns] = _evaluate(entity, events, state)
+        _evaluate(entity, events, state, out[:, entity.columns])
+    plan.derived_values(out)
     return out
 
 
-def _evaluate(plan: EntityPlan, events: EventColumns, state: EntityState) -> FloatArray:
-    out = np.empty((len(events), len(plan.aggregations)))
-    counts: dict[Range, Int64Array] = {}
-    for column, aggregation in enumerate(plan.aggregations):
-        window = plan.range_of(aggregation)
-        low = state.events.after(state.slots, window.low(events.times))
-        high = np.maximum(state.events.after(state.slots, window.high(events.times)), low)
-        if window not in counts:
-            counts[window] = (high - low).astype(np.int64) + (not window.delay)
-        if aggregation.from_labels:
-            labelled, positive = _labels(state, window, events.times)
-            out[:, column] = label_value(aggregation, counts[window], labelled, positive)
-        elif aggregation.operation == "count":
-            out[:, column] = counts[window]
-        else:
-            lane = next(lane for lane in plan.lanes if lane.name == aggregation.of)
-            running = state.events.sums(lane.name)
-            summed = running[high] - running[low]
-            if not window.delay:
-                summed = summed + lane_values(lane, events.numbers[lane.name])
-            out[:, column] = sum_value(aggregation, lane.scale, summed, counts[window])
-    return out
+def _evaluate(plan: EntityPlan, events: EventColumns, state: EntityState, out: FloatArray) -> None:
+    """Fill the columns of one entity, shape (n, aggregations)."""
+    windows = _Windows(plan, events, state)
+    if len(events) > 1 and windows.expanded() > MOST_EXPANDED:
+        middle = len(events) // 2
+        for half in (slice(0, middle), slice(middle, len(events))):
+            rows = np.arange(len(events))[half]
+            _evaluate(plan, events.take(rows), EntityState(state.slots[half], state.events, state.labels), out[half])
+        return
+    for column, aggregation in enumerate(plan.compiled):
+        parts = tuple(windows.parts(measure, aggregation) for measure in aggregation.measures)
+        if aggregation.operation.from_labels:
+            parts += tuple((part,) for part in windows.labels(aggregation.range))
+        out[:, column] = aggregation.operation.value(aggregation.declared, aggregation.scale, parts, events.times)
 
 
-def sum_value(aggregation: Aggregation, scale: int, summed: Int64Array, counts: Int64Array) -> FloatArray:
-    """A sum or a mean in the field's own unit, rounded once, shape (n,)."""
-    if aggregation.operation == "sum":
-        return summed / scale
-    return np.where(counts > 0, summed / (np.maximum(counts, 1) * scale), aggregation.default)
+class _Windows:
+    """The windows of one entity's features for a batch of n events; what is asked twice is computed once."""
 
+    def __init__(self, plan: EntityPlan, events: EventColumns, state: EntityState) -> None:
+        self._plan = plan
+        self._events = events
+        self._state = state
+        self._edges: dict[tuple[int, int, int], Positions] = {}
+        self._spans: dict[tuple[int, Range], Span] = {}
+        self._parts: dict[tuple[Measure, Range], Parts] = {}
+        self._labels: dict[Range, tuple[Int64Array, Int64Array]] = {}
 
-def label_value(aggregation: Aggregation, counts: Int64Array, labelled: Int64Array, positive: Int64Array) -> FloatArray:
-    """A label count or rate, shape (n,)."""
-    if aggregation.operation == "label_count":
-        return positive.astype(np.float64)
-    over = counts if aggregation.over == "all" else labelled
-    return np.where(over > 0, positive / np.maximum(over, 1), aggregation.default)
+    def expanded(self) -> int:
+        """Records that must be looked at one by one."""
+        largest = 0
+        for one in self._plan.compiled:
+            if any(measure.expands for measure in one.measures):
+                largest = max(largest, int(self._span(self._state.events, one.range).sizes.sum()))
+            if one.operation.from_labels and self._state.labels is not None:
+                largest = max(largest, int(self._span(self._state.labels, one.range).sizes.sum()))
+        return largest
 
+    def parts(self, measure: Measure, aggregation: CompiledAggregation) -> Parts:
+        """A measure over the windows of an aggregation, the event itself included where it is to be."""
+        key = measure, aggregation.range
+        if key not in self._parts:
+            self._parts[key] = self._measured(measure, aggregation)
+        return self._parts[key]
 
-def _labels(state: EntityState, window: Range, times: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Number of labels and of positives in each window that are known at the event's time, shapes (n,)."""
-    log = state.labels
-    assert log is not None
-    low = log.after(state.slots, window.low(times))
-    sizes = np.maximum(log.after(state.slots, window.high(times)) - low, 0)
-    query = np.repeat(np.arange(len(times)), sizes)
-    at = np.arange(len(query)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(low, sizes)
-    known = log.records["known"][at] <= times[query]
-    query, at = query[known], at[known]
+    def labels(self, window: Range) -> tuple[Int64Array, Int64Array]:
+        """Number of known labels and of known positives, shapes (n,)."""
+        log = self._state.labels
+        assert log is not None
+        if window not in self._labels:
+            self._labels[window] = known_labels(log, self._span(log, window), self._events.times)
+        return self._labels[window]
 
-    def summed(lane: str) -> Int64Array:
-        return np.bincount(query, log.records[lane][at], len(times)).astype(np.int64)
+    def _measured(self, measure: Measure, aggregation: CompiledAggregation) -> Parts:
+        log, window, events = self._state.events, aggregation.range, self._events
+        number, at = self._plan.measures[measure], events.times - window.delay
+        parts = measure.over(log, self._span(log, window), at, number)
+        coarse = log.coarse if isinstance(measure, DenseMeasure) else log.cells.get(number)
+        if coarse is not None:
+            parts = measure.join(measure.over(coarse, self._span(coarse, window), at, number), parts)
+        if aggregation.operation.itself and not window.delay:
+            lanes = {lane.name: lane for lane in measure.lanes}
+            parts = measure.join(parts, measure.own(lambda name: lanes[name].values(events), len(events)))
+        return measure.merge(*parts) if isinstance(measure, SketchMeasure) else parts
 
-    return summed("labelled"), summed("positive")
+    def _span(self, log: SortedLog, window: Range) -> Span:
+        key = id(log), window
+        if key not in self._spans:
+            low = self._edge(log, window.delay + window.window, window.hop)
+            high = self._edge(log, window.delay, window.hop if window.delay else 0)
+            self._spans[key] = Span(low, np.maximum(high, low))
+        return self._spans[key]
+
+    def _edge(self, log: SortedLog, back: int, hop: int) -> Positions:
+        """The position behind what lies `back` before the events or earlier; a hop of 0 is what lies before them."""
+        key = id(log), back, hop
+        if key not in self._edges:
+            times = self._events.times
+            self._edges[key] = log.after(self._state.slots, last_before(times, back, hop) if hop else times - 1)
+        return self._edges[key]

@@ -26,11 +26,22 @@ from headrace.pipeline import (
     Pipeline,
     Text,
     count,
+    decayed_count,
+    decayed_mean,
+    distinct,
     label_count,
+    label_mean,
     label_rate,
+    last,
     mean,
+    minimum,
+    one_hot,
+    ordinal,
+    quantile,
+    std,
     total,
 )
+from headrace.pipeline.aggregations.lanes import Filter
 
 
 def amount(events: EventColumns) -> np.ndarray:
@@ -49,6 +60,20 @@ SCHEMA = EventSchema(
     Number("tip", optional=True),
     Number("distance", maximum=1e15, scale=1000),
 )
+
+
+def dear(events: EventColumns) -> np.ndarray:
+    return events.numbers["cents"] > LIMIT
+
+
+LIMIT = 100
+
+
+def made_by_a_list(limits: list[int]) -> Filter:
+    def above(events: EventColumns) -> np.ndarray:
+        return events.numbers["cents"] > limits[0]
+
+    return above
 
 
 def declare(**changes: Any) -> Pipeline:
@@ -92,7 +117,7 @@ def view(*aggregations: Aggregation) -> list[FeatureView]:
         ({"features": view(count(DAY, name="a b"))}, "feature 'customer_a b': a name must be an identifier"),
         ({"features": [OnDemand("a-b", amount)]}, "feature 'a-b': a name must be an identifier"),
         (
-            {"features": view(Aggregation("x", "median", DAY))},  # type: ignore[arg-type]
+            {"features": view(Aggregation("x", "median", DAY))},
             "feature 'customer_x': operation 'median' is none of",
         ),
         ({"features": view(count(0))}, "feature 'customer_count_0d': window and hop must be more than 0"),
@@ -120,8 +145,45 @@ def view(*aggregations: Aggregation) -> list[FeatureView]:
             "feature 'customer_mean_customer_1d': 'customer' is not a numeric field of the event",
         ),
         (
-            {"features": view(mean("tip", DAY))},
-            "feature 'customer_mean_tip_1d': 'tip' is optional and cannot be summed",
+            {"features": view(std("distance", DAY))},
+            "feature 'customer_std_distance_1d': 'distance' may be as large as 1e+18 in units of its scale; what is",
+        ),
+        (
+            {"features": view(minimum("note", DAY))},
+            "feature 'customer_min_note_1d': 'note' is not a numeric field of the event",
+        ),
+        (
+            {"features": view(distinct("weight", DAY))},
+            "feature 'customer_distinct_weight_1d': 'weight' is not a text or whole-number field of the event",
+        ),
+        (
+            {"features": view(quantile("cents", 1.5, DAY))},
+            "feature 'customer_p150_cents_1d': quantile 1.5: allowed is 0 to 1",
+        ),
+        (
+            {"features": view(last("cents", DAY, default=math.nan))},
+            "feature 'customer_last_cents_1d': default nan must be a finite number",
+        ),
+        ({"features": view(decayed_count(0, window=DAY))}, "half_life must be more than 0 microseconds"),
+        (
+            {"features": view(decayed_mean("cents", HOUR, window=501 * HOUR))},
+            "feature 'customer_decayed_mean_cents_1h': the window has 501 half-lives; at most 500 are told apart",
+        ),
+        (
+            {"features": view(label_mean(DAY, delay=DAY, where=dear))},
+            "feature 'customer_label_mean_1d_dear': a label-derived feature takes no `where`: an outcome does not",
+        ),
+        (
+            {"features": [one_hot("weight", ["a"])]},
+            "encoding of 'weight': 'weight' is not a text or whole-number field of the event",
+        ),
+        ({"features": [ordinal("note", [])]}, "encoding of 'note': no categories are given; at least one is needed"),
+        ({"features": [ordinal("note", ["a", "a"])]}, "encoding of 'note': a category is given twice"),
+        ({"features": [one_hot("note", ["a", 1])]}, "encoding of 'note': category 1 is no text as 'note' is"),
+        ({"features": [one_hot("note", ["a b", "a_b"])]}, "feature 'note_a_b' is declared twice"),
+        (
+            {"features": view(count(DAY, where=made_by_a_list([1])))},
+            "where uses 'limits' of the function around it, a list; allowed are numbers, texts and tuples of them",
         ),
         (
             {"features": view(mean("distance", DAY))},
@@ -184,12 +246,13 @@ def test_what_changes_a_vector_changes_the_fingerprint() -> None:
         declare(features=[OnDemand("amount", amount), *view(count(DAY), mean("cents", DAY, default=1.0))]),
         declare(
             features=[OnDemand("amount", amount), *view(count(DAY), mean("cents", DAY))],
-            event=EventSchema(*SCHEMA.fields, Text("more", optional=True)),
+            event=EventSchema(*SCHEMA.fields, Text("more")),
         ),
+        declare(features=[OnDemand("amount", amount), *view(count(DAY, where=dear, name="count_1d"))]),
     ]
     prints = {base.features_fingerprint, *(pipeline.features_fingerprint for pipeline in different)}
     assert len(prints) == len(different) + 1
-    assert base.schema_fingerprint == different[0].schema_fingerprint != different[-1].schema_fingerprint
+    assert base.schema_fingerprint == different[0].schema_fingerprint != different[-2].schema_fingerprint
 
 
 def test_what_changes_no_vector_keeps_the_fingerprint() -> None:

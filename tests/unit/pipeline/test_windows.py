@@ -156,5 +156,5 @@ def test_a_header_is_no_event() -> None:
         np.zeros(0, entity.event_record),
         np.zeros(0, np.int64),
     )
-    assert len(log.records) == 0
+    assert len(log) == 0
     assert log.after(np.zeros(1, np.int64), events.times).tolist() == [0]

@@ -1,0 +1,207 @@
+"""Sketches whose answer does not depend on the order of the events: distinct counts and quantiles.
+
+Both keep cells, and a window's answer follows from the cells of its events, wherever it was cut.
+
+- Distinct counts: HyperLogLog with 2^12 registers and the estimator of Ertl, "New cardinality estimation algorithms for
+  HyperLogLog sketches" (2017), algorithm 6. Standard error 1.6 %; below some hundred values it is nearly exact.
+- Quantiles: the bins of DDSketch (Masson, Rim, Lee, PVLDB 12, 2019) with a relative accuracy of 1 %. Bin i > 0 holds
+  the integers above g^(i-2) up to g^(i-1), g = 101/99; their borders are computed with integers, so every machine has
+  the same ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.pipeline.aggregations.lanes import RANK_BITS, REGISTER_BITS, Lookup
+from headrace.pipeline.aggregations.measures import Measure, Parts
+from headrace.pipeline.events import FloatArray, Int64Array
+from headrace.pipeline.schema import EXACT_INTEGER
+from headrace.pipeline.sorted_logs import SortedLog, Span
+
+REGISTERS = 2**REGISTER_BITS
+_HASH_BITS = 64 - REGISTER_BITS
+_RANKS = 2**RANK_BITS
+_CELL_BITS = REGISTER_BITS + RANK_BITS
+_BIN_BITS = 13
+_GAMMA = 101, 99
+
+
+@dataclass(frozen=True)
+class SketchMeasure(Measure):
+    """A measure that is a set of cells: parts are query, cell and how often it was met, shapes (k,) each."""
+
+    expands = True
+
+    def cell_of(self, of: Lookup) -> Int64Array:
+        """The cell of each record that counts, -1 for the others, shape (m,)."""
+        raise NotImplementedError
+
+    def merge(self, groups: Int64Array, cells: Int64Array, counts: Int64Array) -> Parts:
+        """Cells of the same group made one, sorted by group and cell: groups, cells, counts."""
+        raise NotImplementedError
+
+    def over(self, log: SortedLog, span: Span, at: Int64Array, number: int) -> Parts:
+        query, position = span.expanded
+        if log.bucket:
+            return query, log.column("cell")[position].astype(np.int64), log.column("count")[position].astype(np.int64)
+        cells = log.remembered(self, lambda: self.cell_of(log.column))[position]
+        there = cells != -1 if self._misses else slice(None)
+        query = query[there]
+        return query, cells[there], np.ones(len(query), np.int64)
+
+    @property
+    def _misses(self) -> bool:
+        value = self.selection.value
+        return self.selection.flag is not None or (value is not None and value.absent is not None)
+
+    def own(self, of: Lookup, count: int) -> Parts:
+        cells = self.cell_of(of)
+        there = np.flatnonzero(cells != -1)
+        assert len(cells) == count
+        return there, cells[there], np.ones(len(there), np.int64)
+
+    def join(self, first: Parts, second: Parts) -> Parts:
+        return tuple(np.concatenate(pair) for pair in zip(first, second, strict=True))
+
+
+class Registers(SketchMeasure):
+    """HyperLogLog: a cell is register << 6 | rank, and the highest rank of a register counts."""
+
+    def cell_of(self, of: Lookup) -> Int64Array:
+        return self.selection.values(of, -1)
+
+    def merge(self, groups: Int64Array, cells: Int64Array, counts: Int64Array) -> Parts:
+        found = np.sort((groups << _CELL_BITS) | cells)
+        highest = np.append(found[1:] >> RANK_BITS != found[:-1] >> RANK_BITS, True)[: len(found)]
+        found = found[highest]
+        return found >> _CELL_BITS, found & (2**_CELL_BITS - 1), np.ones(len(found), np.int64)
+
+
+class Bins(SketchMeasure):
+    """DDSketch: a cell is the number of a bin, made positive by an offset."""
+
+    def cell_of(self, of: Lookup) -> Int64Array:
+        cells = bins(self.selection.values(of, 0))
+        mask = self.selection.mask(of)
+        return cells if mask is None else np.where(mask, cells, -1)
+
+    def merge(self, groups: Int64Array, cells: Int64Array, counts: Int64Array) -> Parts:
+        found, where = np.unique((groups << _BIN_BITS) | cells, return_inverse=True)
+        merged = np.bincount(where, counts, len(found)).astype(np.int64)
+        return found >> _BIN_BITS, found & (2**_BIN_BITS - 1), merged
+
+
+def distinct_counts(queries: Int64Array, cells: Int64Array, count: int) -> FloatArray:
+    """Estimated number of distinct values for each of `count` queries from their merged cells, shape (count,).
+
+    Args:
+        queries: query of each cell, shape (k,).
+        cells: at most one per query and register, shape (k,).
+        count: number of queries.
+    """
+    ranks = np.bincount((queries << RANK_BITS) | (cells & (_RANKS - 1)), minlength=count << RANK_BITS)
+    ranks = ranks.reshape(count, _RANKS)
+    empty = REGISTERS - ranks.sum(axis=1)
+    sigma, tau = _sigma(), _tau()
+    z = (ranks[:, 1 : _HASH_BITS + 1] * np.exp2(-np.arange(1.0, _HASH_BITS + 1))).sum(axis=1)
+    z += REGISTERS * (tau[ranks[:, _HASH_BITS + 1]] * 2.0**-_HASH_BITS + sigma[empty])
+    found: FloatArray = REGISTERS**2 / (2 * math.log(2)) / z
+    return found
+
+
+def bins(values: Int64Array) -> Int64Array:
+    """The bin of each integer, shape (m,): 2^12 for 0, above it for positive ones, below it for negative ones."""
+    size = np.searchsorted(_borders(), np.abs(values), "left") + 1
+    signed: Int64Array = np.where(values == 0, 0, np.sign(values) * size).astype(np.int64)
+    signed += 2 ** (_BIN_BITS - 1)
+    return signed
+
+
+def bin_values(cells: Int64Array) -> FloatArray:
+    """What stands for each bin: at most 1 % from every value in it, shape (m,)."""
+    numbers = cells - 2 ** (_BIN_BITS - 1)
+    sizes: FloatArray = _representatives()[np.abs(numbers)]
+    sizes = sizes * np.sign(numbers)
+    return sizes
+
+
+def quantiles(
+    queries: Int64Array, cells: Int64Array, counts: Int64Array, of: int, share: float
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """A quantile for each of `of` queries from their merged bins, and whether it has any, shapes (of,).
+
+    It is the bin of the value at rank floor(share x (n - 1)), counted from 0, of the n values in order.
+    """
+    ends = np.searchsorted(queries, np.arange(of + 1))
+    before = np.concatenate([[0], np.cumsum(counts)])
+    begins = before[ends[:-1]]
+    totals = before[ends[1:]] - begins
+    there = totals > 0
+    if not len(cells):
+        return np.zeros(of), there
+    rank = begins + np.floor(share * np.maximum(totals - 1, 0)).astype(np.int64)
+    at = np.searchsorted(before, rank, "right") - 1
+    return bin_values(cells[np.minimum(at, len(cells) - 1)]), there
+
+
+@cache
+def _borders() -> Int64Array:
+    """The largest integer of each bin of positive integers."""
+    borders: list[int] = []
+    up, down = 1, 1
+    while not borders or borders[-1] < EXACT_INTEGER:
+        borders.append(up // down)
+        up, down = up * _GAMMA[0], down * _GAMMA[1]
+    return np.array(borders, np.int64)
+
+
+@cache
+def _representatives() -> FloatArray:
+    """By number of the bin, 2 g^i / (g + 1) for the upper border g^i; 0 for bin 0."""
+    values, up, down = [0.0], 1, 1
+    for _ in range(len(_borders())):
+        values.append((up * 2 * _GAMMA[1]) / (down * (_GAMMA[0] + _GAMMA[1])))
+        up, down = up * _GAMMA[0], down * _GAMMA[1]
+    return np.array(values)
+
+
+@cache
+def _sigma() -> FloatArray:
+    """Ertl's sigma of k / 4096 for k = 0 to 4096, the share of empty registers."""
+    x = np.arange(REGISTERS + 1) / REGISTERS
+    x[-1] = 0.0
+    y = 1.0
+    z: FloatArray = x.copy()
+    while True:
+        x = x * x
+        more = z + x * y
+        y += y
+        if (more == z).all():
+            z[-1] = np.inf
+            return z
+        z = more
+
+
+@cache
+def _tau() -> FloatArray:
+    """Ertl's tau of 1 - k / 4096 for k = 0 to 4096, k the number of full registers."""
+    x = 1 - np.arange(REGISTERS + 1) / REGISTERS
+    edge = (x == 0) | (x == 1)
+    x[edge] = 0.5
+    y = 1.0
+    z: FloatArray = 1 - x
+    while True:
+        x = np.sqrt(x)
+        y *= 0.5
+        more = z - (1 - x) ** 2 * y
+        if (more == z).all():
+            found: FloatArray = z / 3
+            found[edge] = 0.0
+            return found
+        z = more

@@ -1,0 +1,124 @@
+"""Every aggregation of the table, however the stream was cut, doubled and ordered, equals its definition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.pipeline import EventColumns, Pipeline
+from headrace.pipeline.aggregations.operations import OPERATIONS
+from headrace.pipeline.events import hash_ids
+from headrace.pipeline.recompute import Positions, recompute
+from headrace.pipeline.state import LABEL_RECORD, EntityPlan, compile_plan, label_records
+from headrace.pipeline.windows import EntityState, SortedLog, feature_vectors
+from tests.unit.pipeline.every_aggregation import Stream, pipeline_of, stream
+
+PIPELINES = {operation: pipeline_of(operation) for operation in OPERATIONS}
+
+
+@dataclass
+class Merged:
+    """The logs of a plan's only entity, as a worker keeps them."""
+
+    plan: EntityPlan
+    events: dict[str, bytes] = field(default_factory=dict)
+    labels: dict[str, bytes] = field(default_factory=dict)
+
+    def state(self, events: EventColumns) -> EntityState:
+        """For the evaluation of a batch."""
+        keys = list(dict.fromkeys(events.texts["key"]))
+        slots = np.array([keys.index(key) for key in events.texts["key"]], np.int64)
+        none, no_slots = np.zeros(0, self.plan.event_record), np.zeros(0, np.int64)
+        stored = [self.events.get(key, b"") for key in keys]
+        log = SortedLog.from_values(stored, self.plan.event_record, none, no_slots, self.plan.coarse)
+        known = [self.labels.get(key, b"") for key in keys]
+        return EntityState(slots, log, SortedLog.from_values(known, LABEL_RECORD, np.zeros(0, LABEL_RECORD), no_slots))
+
+    def append(self, events: EventColumns, rows: list[int]) -> None:
+        """Merge events; what is there already is not merged again."""
+        records = self.plan.event_records(events, hash_ids(events.ids))
+        for row in rows:
+            key = events.texts["key"][row]
+            if records["id"][row].tobytes() not in self._ids(key):
+                self.events[key] = self.events.get(key, b"") + records[row : row + 1].tobytes()
+
+    def _ids(self, key: str) -> set[bytes]:
+        records = np.frombuffer(self.events.get(key, b""), self.plan.event_record)
+        return {one.tobytes() for one in records["id"]}
+
+    def append_labels(self, of: Stream, rows: slice) -> None:
+        """Merge labels."""
+        labels = of.labels
+        records = label_records(labels.ids, labels.times, labels.known, labels.values, labels.previous)
+        for row in range(len(labels.ids))[rows]:
+            key = labels.entities[0][row]
+            self.labels[key] = self.labels.get(key, b"") + records[row : row + 1].tobytes()
+
+
+def check(pipeline: Pipeline, got: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> None:
+    """Equal to the bit, or within what the operation allows."""
+    tolerance = OPERATIONS[pipeline.views[0].aggregations[0].operation].tolerance
+    if tolerance:
+        # A mean of large values of both signs is as exact as they are.
+        np.testing.assert_allclose(got, expected, rtol=tolerance, atol=1e-12 * np.abs(expected).max(initial=1.0))
+    else:
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 60))
+def test_every_vector_equals_its_definition_over_what_was_merged(operation: str, seed: int, size: int) -> None:
+    pipeline, random, of = PIPELINES[operation], np.random.default_rng(seed), stream(seed, size)
+    plan, events, places = compile_plan(pipeline), of.history.events, of.history
+    state = Merged(plan.entities[0])
+    merged = np.full(2, -1, np.int64)
+    learned = 0
+    rows_of = [np.flatnonzero(places.partitions == partition) for partition in (0, 1)]
+    queries: list[npt.NDArray[np.intp]] = []
+    vectors: list[npt.NDArray[np.float64]] = []
+    positions: list[npt.NDArray[np.int64]] = []
+    label_positions: list[int] = []
+    while any(merged[p] + 1 < len(rows_of[p]) for p in (0, 1)):
+        partition = int(random.integers(0, 2))
+        first = max(int(merged[partition]) + 1 - int(random.integers(0, 3)), 0)  # a redelivery now and then
+        rows = rows_of[partition][first : first + int(random.integers(1, 20))]
+        state.append(events, rows.tolist())
+        merged[partition] = max(merged[partition], first + len(rows) - 1)
+        more = int(random.integers(0, 5))
+        state.append_labels(of, slice(learned, learned + more))
+        learned = min(learned + more, len(of.labels.ids))
+        asked = np.concatenate([rows, random.integers(0, len(events), 2)])
+        batch = events.take(asked)
+        queries.append(asked)
+        vectors.append(feature_vectors(plan, batch, [state.state(batch)]))
+        positions.append(np.tile(merged, (len(asked), 1)))
+        label_positions += [learned - 1] * len(asked)
+    at = Positions(np.concatenate(positions), np.array(label_positions)[:, None])
+    expected = recompute(plan, events.take(np.concatenate(queries)), at, places, of.labels)
+    check(pipeline, np.concatenate(vectors), expected)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_neither_order_nor_batching_changes_an_answer(operation: str, seed: int) -> None:
+    pipeline, random, of = PIPELINES[operation], np.random.default_rng(seed), stream(seed, 50)
+    plan, events = compile_plan(pipeline), of.history.events
+    found = []
+    for _ in range(2):
+        state = Merged(plan.entities[0])
+        state.append(events, random.permutation(len(events)).tolist())
+        state.append_labels(of, slice(None))
+        cut = int(random.integers(1, len(events)))
+        parts = [events.take(rows) for rows in np.split(np.arange(len(events)), [cut])]
+        found.append(np.concatenate([feature_vectors(plan, part, [state.state(part)]) for part in parts]))
+    if "decayed" in operation:  # exp2 rounds by where a value lies in a vector
+        check(pipeline, found[0], found[1])
+    else:
+        np.testing.assert_array_equal(found[0], found[1])
