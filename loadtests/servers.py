@@ -43,32 +43,34 @@ class Servers:
 
 
 @contextmanager
-def servers(cores: frozenset[int]) -> Iterator[Servers]:
+def servers(cores: frozenset[int], *, kafka: bool = True) -> Iterator[Servers]:
     """A broker and a Redis, configured as the local stack configures them.
 
     Args:
         cores: what they may run on.
+        kafka: whether a broker is needed too.
 
     Raises:
         ServersError: one is not ready in time.
     """
     BENCH.mkdir(parents=True, exist_ok=True)
     layout = Layout(run=Path(tempfile.mkdtemp(prefix="servers-", dir=BENCH)))
-    kafka, controller, redis = _free_ports(3)
-    ports = Ports(kafka=kafka, kafka_controller=controller, redis=redis)
+    broker, controller, redis = _free_ports(3)
+    ports = Ports(kafka=broker, kafka_controller=controller, redis=redis)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, layout.run, ignore_errors=True)
         layout.make_directories()
-        downloads = fetch(layout, print)
         commands: dict[str, tuple[list[str], Callable[[], bool]]] = {
-            "kafka": (kafka_broker.prepare(layout, ports, downloads, print), lambda: kafka_broker.answers(kafka)),
-            "redis": (redis_server.prepare(layout, ports), lambda: redis_server.answers(redis)),
+            "redis": (redis_server.prepare(layout, ports), lambda: redis_server.answers(redis))
         }
+        if kafka:
+            command = kafka_broker.prepare(layout, ports, fetch(layout, print), print)
+            commands["kafka"] = (command, lambda: kafka_broker.answers(broker))
         pids = {
             name: stack.enter_context(_running(name, command, answers, layout.logs / f"{name}.log", cores)).pid
             for name, (command, answers) in commands.items()
         }
-        yield Servers(f"127.0.0.1:{kafka}", f"redis://127.0.0.1:{redis}/0", pids["redis"], layout.run)
+        yield Servers(f"127.0.0.1:{broker}", f"redis://127.0.0.1:{redis}/0", pids["redis"], layout.run)
 
 
 @contextmanager

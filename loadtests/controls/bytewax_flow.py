@@ -1,17 +1,21 @@
 """Control: Bytewax with its Kafka connector and two `stateful_map` steps, customer then terminal.
 
-`python -m loadtests.controls.bytewax_flow BOOTSTRAP INPUT OUTPUT` runs until SIGTERM. State is in memory and recovery
-is off, which are the defaults: a restart begins anew.
+`python -m loadtests.controls.bytewax_flow BOOTSTRAP INPUT OUTPUT [RECOVERY]` runs until SIGTERM. State is in memory and
+recovery is off, which are the defaults: a restart begins anew. With a directory for RECOVERY the state that has changed
+is written to SQLite every second, so that a restart goes on (at least once).
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
+from pathlib import Path
 from typing import Any
 
 import bytewax.operators as op
 from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource
 from bytewax.dataflow import Dataflow
+from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import cluster_main
 from confluent_kafka import OFFSET_BEGINNING
 
@@ -54,7 +58,7 @@ def message(keyed: tuple[str, Row]) -> Any:
     return KafkaSinkMessage(row[2].encode(), encode(*row))
 
 
-def main(bootstrap: str, source: str, target: str) -> None:
+def main(bootstrap: str, source: str, target: str, recovery: str = "") -> None:
     """Run the flow."""
     flow = Dataflow("vectors")
     source_step = KafkaSource([bootstrap], [source], starting_offset=OFFSET_BEGINNING, tail=True, batch_size=1000)
@@ -62,7 +66,13 @@ def main(bootstrap: str, source: str, target: str) -> None:
     customers = op.stateful_map("customer", op.map("by_customer", events, by_customer), customer_step)
     terminals = op.stateful_map("terminal", op.map("by_terminal", customers, by_terminal), terminal_step)
     op.output("vectors", op.map("message", terminals, message), KafkaSink([bootstrap], target))
-    cluster_main(flow, [], 0)
+    kept = None
+    if recovery:
+        directory = Path(recovery)
+        directory.mkdir(parents=True)
+        init_db_dir(directory, 1)
+        kept = RecoveryConfig(directory)
+    cluster_main(flow, [], 0, epoch_interval=dt.timedelta(seconds=1), recovery_config=kept)
 
 
 if __name__ == "__main__":

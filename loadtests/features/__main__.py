@@ -1,7 +1,12 @@
 """Every figure of the feature engine: `make bench-features`, or `python -m loadtests.features --quick`."""
 
 from loadtests.features.arguments import parse, run
+from loadtests.features.engine import engine_alone
+from loadtests.features.memory import memory
+from loadtests.features.offline import offline
+from loadtests.features.reading import reading
 from loadtests.features.stream import stream
 
 if __name__ == "__main__":
-    raise SystemExit(run("features", [stream], parse("The feature engine, beside its controls.")))
+    options = parse("The feature engine, beside its controls.")
+    raise SystemExit(run("features", [stream, engine_alone, reading, offline, memory], options))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from aiokafka import AIOKafkaProducer
 
 from headrace.demo.simulator import Simulation, simulate
 from headrace.pipeline import DAY, Pipeline
@@ -112,11 +113,19 @@ async def publish(
         times_ms: Kafka timestamps; now where not given.
     """
     async with kafka.producer(bootstrap) as producer:
-        for start in range(0, len(messages), IN_FLIGHT):
-            sent = [
-                await producer.send(
-                    topic, value, key=key, timestamp_ms=None if times_ms is None else times_ms[start + at]
-                )
-                for at, (key, value) in enumerate(messages[start : start + IN_FLIGHT])
-            ]
-            await asyncio.gather(*sent)
+        await send(producer, topic, messages, times_ms)
+
+
+async def send(
+    producer: AIOKafkaProducer,
+    topic: str,
+    messages: Sequence[tuple[bytes, bytes]],
+    times_ms: Sequence[int] | None = None,
+) -> None:
+    """Send keys and values by a producer that is there, and wait until all of it is stored."""
+    for start in range(0, len(messages), IN_FLIGHT):
+        sent = [
+            await producer.send(topic, value, key=key, timestamp_ms=None if times_ms is None else times_ms[start + at])
+            for at, (key, value) in enumerate(messages[start : start + IN_FLIGHT])
+        ]
+        await asyncio.gather(*sent)

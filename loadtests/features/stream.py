@@ -141,7 +141,9 @@ async def _two_workers(kept: Servers, made: Records, cores: Cores, one: Rate) ->
 async def _controls(kept: Servers, deployment: Deployment, made: Records, cores: Cores) -> dict[str, Rate]:
     source, bootstrap = deployment.topics.events, kept.bootstrap
     count = min(FAUST_EVENTS, len(made))
-    await create_plain_topics(bootstrap, ["faust-events", "faust-vectors", "quix-vectors", "bytewax-vectors"])
+    await create_plain_topics(
+        bootstrap, ["faust-events", "faust-vectors", "quix-vectors", "bytewax-vectors", "bytewax-kept-vectors"]
+    )
     await publish(bootstrap, "faust-events", made.events[:count], (made.times_us[:count] // 1000).tolist())
     python = control_python()
     jobs: Sequence[tuple[str, str, list[str], Mapping[str, str], int, float]] = [
@@ -179,12 +181,24 @@ async def _controls(kept: Servers, deployment: Deployment, made: Records, cores:
             len(made),
             MOST_S,
         ),
+        (
+            "Bytewax with recovery",
+            "bytewax-kept-vectors",
+            module(
+                "loadtests.controls.bytewax_flow",
+                *(bootstrap, source, "bytewax-kept-vectors", kept.directory / "bytewax"),
+                python=python,
+            ),
+            {},
+            len(made),
+            MOST_S,
+        ),
     ]
     rates = {}
     for name, output, command, environment, total, most_s in jobs:
         async with KafkaAdmin(bootstrap) as admin:
             with running(
-                name.split()[0].lower(),
+                output.removesuffix("-vectors"),
                 command,
                 cores=cores.measured,
                 directory=kept.directory,
