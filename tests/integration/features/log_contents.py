@@ -21,6 +21,7 @@ from headrace.platform import kafka
 from headrace.platform.event_codec import event_columns
 from headrace.platform.feature_state import StateKeys
 from headrace.platform.kafka import KafkaAdmin, TopicPartition
+from headrace.platform.rejected_records import REPLAYED
 from headrace.v1.event_pb2 import Rejected
 from headrace.v1.prediction_pb2 import OUTCOME_KIND_EXPIRED, Outcome
 from headrace.v1.vector_pb2 import FeatureVector
@@ -80,6 +81,7 @@ class Contents:
                 highest[source.partition] = source.offset
                 vectors[source.partition, source.offset] = vector
                 assert record.key == accepted[source.partition, source.offset].key
+        rejected = [Rejected.FromString(record.value) for record in await read_topic(bootstrap, topics.rejected)]
         return Contents(
             plan,
             accepted,
@@ -87,7 +89,7 @@ class Contents:
             outcomes,
             vectors,
             len(records),
-            [Rejected.FromString(record.value) for record in await read_topic(bootstrap, topics.rejected)],
+            [one for one in rejected if one.reason != REPLAYED],
         )
 
     @property
@@ -100,9 +102,12 @@ class Contents:
         }
 
     def wrong_vectors(self) -> list[Place]:
-        """Places of vectors that differ from their recomputation at the positions that they recorded."""
-        places = list(self.vectors)
-        found = list(self.vectors.values())
+        """Places of vectors that differ from their recomputation at the positions that they recorded.
+
+        Those of late events are not promised to equal it.
+        """
+        places = [place for place, vector in self.vectors.items() if not vector.late]
+        found = [self.vectors[place] for place in places]
         queries = event_columns(self.plan.pipeline, [self.accepted[place].event for place in places])
         history = event_columns(self.plan.pipeline, [event.event for event in self.accepted.values()])
         expected = recompute(
