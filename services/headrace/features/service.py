@@ -25,7 +25,7 @@ from headrace.platform.feature_state import EVENTS, OUTCOMES, FeatureStateReader
 from headrace.platform.health import Health
 from headrace.platform.lifecycle import Deadline
 from headrace.platform.pipelines import load_pipeline
-from headrace.platform.redis import connect, require_safe
+from headrace.platform.redis import Client, connect, require_safe, watch_safety
 from headrace.platform.topics import Topics, check_topics, deployed_name
 
 
@@ -39,6 +39,7 @@ class FeaturesService:
         self._app: faust.App | None = None
         self._sources: dict[str, AssignedSource] = {}
         self._sweeper: Sweeper
+        self._client: Client
         self._ended: dict[str, asyncio.Future[None]] = {}
         self._health.component("events")
         self._health.component("outcomes")
@@ -53,6 +54,7 @@ class FeaturesService:
         client = connect(settings.redis_url, reply_timeout_s=settings.stall_timeout_s / 2)
         self._stack.push_async_callback(client.aclose)
         await require_safe(client)
+        self._client = client
         reader = FeatureStateReader(client, plan, deployed)
         # A backstop, in wall-clock time: idle keys normally leave by the watermark.
         time_to_live_s = 2 * max((entity.retention for entity in plan.entities), default=DAY) // SECOND
@@ -108,6 +110,7 @@ class FeaturesService:
         """Until a part fails, which is raised, or until both sources have been stopped."""
         tasks = [asyncio.create_task(source.watch()) for source in self._sources.values()]
         tasks += [asyncio.create_task(self._sweeper.run(lambda: 0 in self._sources[EVENTS].partitions))]
+        tasks += [asyncio.create_task(watch_safety(self._client))]
         tasks += [asyncio.create_task(self._watch_app()), asyncio.create_task(self._all_ended())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import redis.asyncio
 import redis.exceptions
@@ -16,6 +17,7 @@ Client = redis.asyncio.Redis
 
 CONNECT_TIMEOUT_S = 2.0
 REPLY_TIMEOUT_S = 5.0
+SAFETY_CHECK_S = 2.0
 
 
 class RedisFault(OperatorError):
@@ -115,3 +117,19 @@ async def require_safe(client: Client) -> None:
         raise RedisUnsafe(
             f"Redis has maxmemory-policy {policy}, which drops state when memory is full; it must be noeviction"
         )
+
+
+async def watch_safety(client: Client, every_s: float = SAFETY_CHECK_S) -> NoReturn:
+    """Until Redis is changed, or replaced, into one that does not keep state; while it does not answer nothing is said.
+
+    Args:
+        client: the connection.
+        every_s: how often to look, in seconds.
+
+    Raises:
+        RedisUnsafe: as `require_safe`.
+    """
+    while True:
+        await asyncio.sleep(every_s)
+        with suppress(RedisUnavailable):
+            await require_safe(client)

@@ -9,11 +9,13 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
 from headrace.pipeline.state import FeaturePlan
@@ -121,6 +123,7 @@ class Deployment:
     logs: Path
     client: Redis
     workers: list[Worker] = field(default_factory=list)
+    started: int = 0
 
     @property
     def keys(self) -> StateKeys:
@@ -146,8 +149,9 @@ class Deployment:
         worker = Worker(
             [sys.executable, "-m", "headrace.cli", "run", "features"],
             self.environment(**settings),
-            self.logs / f"worker-{len(self.workers)}.log",
+            self.logs / f"worker-{self.started}.log",
         )
+        self.started += 1
         self.workers.append(worker)
         await worker.start()
         return worker
@@ -166,27 +170,30 @@ class Deployment:
     async def publish_outcomes(self, outcomes: Sequence[Outcome], per_transaction: int = 200) -> None:
         """Publish outcomes as the join does, in transactions, some of which are aborted first."""
         async with kafka.transactional_producer(self.bootstrap, f"{self.topics.deployed}.test") as producer:
-
-            async def send(batch: Sequence[Outcome]) -> None:
-                sent: list[Awaitable[Any]] = [
-                    await producer.send(
-                        self.topics.outcomes, one.SerializeToString(), key=one.prediction.event_id.encode()
-                    )
-                    for one in batch
-                ]
-                await asyncio.gather(*sent)
-
             for start in range(0, len(outcomes), per_transaction):
                 batch = outcomes[start : start + per_transaction]
                 if start % (3 * per_transaction) == 0:
-                    try:
-                        async with kafka.transaction(producer):
-                            await send(batch)
-                            raise Aborted
-                    except Aborted:
-                        pass
+                    await self._abort(producer, batch)
                 async with kafka.transaction(producer):
-                    await send(batch)
+                    await self._send(producer, batch)
+
+    async def abort_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        """Publish outcomes in a transaction that is aborted."""
+        async with kafka.transactional_producer(self.bootstrap, f"{self.topics.deployed}.test") as producer:
+            await self._abort(producer, outcomes)
+
+    async def _abort(self, producer: AIOKafkaProducer, outcomes: Sequence[Outcome]) -> None:
+        with suppress(Aborted):
+            async with kafka.transaction(producer):
+                await self._send(producer, outcomes)
+                raise Aborted
+
+    async def _send(self, producer: AIOKafkaProducer, outcomes: Sequence[Outcome]) -> None:
+        sent: list[Awaitable[Any]] = [
+            await producer.send(self.topics.outcomes, one.SerializeToString(), key=one.prediction.event_id.encode())
+            for one in outcomes
+        ]
+        await asyncio.gather(*sent)
 
     async def publish_raw(self, topic: str, values: Sequence[bytes]) -> None:
         """Publish values without a transaction."""

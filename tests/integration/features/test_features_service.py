@@ -97,6 +97,41 @@ async def test_a_worker_that_was_suspended_while_another_took_over(deployment: D
     assert not second.ended
 
 
+async def test_a_worker_that_joins_and_leaves_during_the_stream(deployment: Deployment) -> None:
+    payments = Payments(deployment.plan.pipeline, 8000, seed=15)
+    half = len(payments.records) // 2
+    first = await deployment.start(batch_events=50)
+    await deployment.until(lambda: first.answers("/readyz"), "the first is ready")
+    await deployment.publish_outcomes(payments.outcomes())
+    await deployment.publish(payments.records[:half])
+    second = await deployment.start(batch_events=50)
+    await deployment.until(lambda: shares(deployment, 2), "both have partitions")
+    await deployment.publish(payments.records[half:])
+    second.send(signal.SIGTERM)
+    assert await second.wait() == 0
+    deployment.workers.remove(second)
+    await deployment.until(deployment.caught_up, "everything is committed")
+    contents = await deployment.assert_exact()
+    assert contents.all_vectors == len(contents.vectors), "both have committed what they have published"
+    assert len(first.partitions("events")) == 4
+
+
+async def test_outcomes_of_an_aborted_transaction_are_never_merged(deployment: Deployment) -> None:
+    payments = Payments(deployment.plan.pipeline, 60, seed=16)
+    aborted, committed = ([outcome(event, fraud=True) for event in payments.events[number:60:2]] for number in range(2))
+    await deployment.publish(payments.records)
+    worker = await deployment.start()
+    await deployment.abort_outcomes(aborted)
+    await deployment.until(deployment.caught_up, "the markers of the aborted transaction are passed")
+    label_logs = deployment.keys.label_log("terminal") + "*"
+    assert not [name async for name in deployment.client.scan_iter(label_logs, 1000)]
+    await deployment.publish_outcomes(committed)
+    await deployment.until(deployment.caught_up, "everything is committed")
+    contents = await deployment.assert_exact()
+    assert len(contents.labels) == len(committed)
+    assert f"headrace_features_merged_outcomes_total {len(committed)}.0" in await worker.get("/metrics")
+
+
 async def shares(deployment: Deployment, most: int) -> bool:
     """Whether no worker's newest assignment of `events` has more partitions than that, and none is without."""
     return all(0 < len(worker.partitions("events")) <= most for worker in deployment.workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from headrace.pipeline.state import compile_plan
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.topics import Topics, deployed_name
 from tests.integration.features.deployment import Deployment
+from tests.integration.features.older_redis import keep_files, restart_from
 from tests.integration.features.payments import Payments
 from tests.integration.test_local_stack import free_ports
 
@@ -103,3 +105,48 @@ async def test_a_worker_without_progress_ends_itself(
     await deployment.publish(payments.records[half:])
     await deployment.until_supervised(deployment.caught_up, "everything is committed")
     await deployment.assert_exact()
+
+
+async def test_a_redis_that_came_back_as_it_was_some_time_ago(deployment: Deployment, private: Stack) -> None:
+    """What lies between its fences and the commits is merged again, and not published again."""
+    payments = Payments(deployment.plan.pipeline, 9000, seed=14)
+    outcomes = payments.outcomes()
+    await deployment.publish_outcomes(outcomes[::2])
+    await deployment.publish(payments.records[:6000])
+    worker = await deployment.start()
+    await deployment.until_emitted(2000)
+    older = await asyncio.to_thread(keep_files, private)
+    await deployment.publish_outcomes(outcomes[1::2])
+    await deployment.until(deployment.caught_up, "the first part is committed")
+    before = await deployment.emitted()
+    worker.send(signal.SIGTERM)
+    assert await worker.wait() == 0
+    killed = await restart_from(private, older)
+
+    async def back() -> bool:
+        return any(line.name == "redis" and line.ready and line.process_id != killed for line in private.status())
+
+    contents = await deployment.contents()
+    await worker.start()
+    await deployment.until_supervised(back, "Redis is back")
+
+    async def merged() -> bool:
+        return not await contents.wrong_keys(deployment.client, deployment.keys)
+
+    await deployment.until_supervised(merged, "what Redis had lost is merged again")
+    assert await deployment.emitted() == before, "what was published is not published again"
+    await deployment.publish(payments.records[6000:])
+    await deployment.until_supervised(deployment.caught_up, "everything is committed")
+    again = await deployment.assert_exact()
+    assert again.all_vectors == len(again.vectors)
+
+
+async def test_a_redis_that_begins_to_evict_ends_the_worker(deployment: Deployment) -> None:
+    worker = await deployment.start()
+    await deployment.until(lambda: worker.answers("/readyz"), "the worker is ready")
+    await deployment.client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        assert await worker.wait() == 2
+    finally:
+        await deployment.client.config_set("maxmemory-policy", "noeviction")
+    assert "error: Redis has maxmemory-policy allkeys-lru, which drops state when memory is full" in worker.text()
