@@ -8,6 +8,9 @@ import numpy.typing as npt
 from headrace.pipeline.events import Int64Array, UInt64Array
 from headrace.platform.feature_state import EntityLogs
 
+FILTER_BITS = 16
+FILTER_MASK = np.uint64((1 << FILTER_BITS) - 1)
+
 
 def find_duplicates(logs: EntityLogs, hashes: UInt64Array, candidates: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Which of n events must not be merged into their entity's logs because their id is there, or came before.
@@ -20,16 +23,15 @@ def find_duplicates(logs: EntityLogs, hashes: UInt64Array, candidates: npt.NDArr
     Returns:
         True for duplicates among the candidates, shape (n,).
     """
-    size = logs.plan.event_record.itemsize
-    lengths = np.fromiter(map(len, logs.events), np.int64, len(logs.events)) // size
-    stored = np.frombuffer(b"".join(logs.events), logs.plan.event_record)["id"].astype(np.uint64)
-    known = _pairs(np.repeat(np.arange(len(logs.events)), lengths), stored)
+    duplicate = np.zeros(len(hashes), np.bool_)
+    if not candidates.any():
+        return duplicate
     mine = _pairs(logs.slots, hashes)
-    # Comparing every stored record with the batch is cheaper the other way round: few of the batch, many stored.
-    batch = np.sort(mine)
-    at = np.minimum(np.searchsorted(batch, known), len(batch) - 1) if len(batch) else np.zeros(0, np.intp)
-    seen = known[batch[at] == known] if len(batch) else known[:0]
-    duplicate = np.isin(mine, seen)
+    known = _pairs(np.repeat(np.arange(len(logs.events)), logs.lengths), logs.records["id"].astype(np.uint64))
+    # Many records are stored and few events are new, so what cannot be among these is left out by their last bits.
+    possible = np.zeros(1 << FILTER_BITS, np.bool_)
+    possible[mine & FILTER_MASK] = True
+    duplicate = np.isin(mine, known[possible[known & FILTER_MASK]])
     rows = np.flatnonzero(candidates & ~duplicate)
     _, first = np.unique(mine[rows], return_index=True)
     repeated = np.ones(len(rows), np.bool_)

@@ -16,6 +16,13 @@ class FenceMovedError(Exception):
         self.source = source
 
 
+class ErasedMeanwhileError(FenceMovedError):
+    """Something was erased between reading and writing. The worker reads again, and leaves out what was erased."""
+
+    def __init__(self, source: str, fence: int) -> None:
+        super().__init__(source, fence, f"{fence}, but something was erased meanwhile")
+
+
 class StateUnusableError(OperatorError):
     """State and topic do not belong together, and going on would be wrong. The message names the repair command."""
 

@@ -7,40 +7,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from headrace.features.accepted_events import AcceptedEvents, BoolArray, joined
 from headrace.features.duplicates import find_duplicates
+from headrace.features.erasures import Erasures
 from headrace.features.errors import FenceMovedError
 from headrace.features.log_rewriting import trim_logs
-from headrace.features.metrics import DUPLICATE_EVENTS, MERGED_EVENTS, OVERTAKEN_BATCHES
-from headrace.features.state_writer import KnownLogs, StateWriter
+from headrace.features.metrics import DUPLICATE_EVENTS, MERGED_EVENTS, OVERTAKEN_EVENTS
+from headrace.features.pending_appends import LogAdditions, PendingAppends
+from headrace.features.state_writer import StateWriter
 from headrace.features.time_guard import TimeGuard
-from headrace.pipeline.events import EventColumns, FloatArray, hash_ids
-from headrace.pipeline.state import FeaturePlan, Records
+from headrace.features.vector_encoding import StatePositions
+from headrace.pipeline.events import EventColumns, FloatArray, Int64Array, hash_ids
+from headrace.pipeline.state import FeaturePlan
 from headrace.pipeline.windows import feature_vectors
-from headrace.platform.event_codec import CheckedEvent, event_columns
-from headrace.platform.feature_state import EVENTS, FeatureStateReader, StateSnapshot
+from headrace.platform.feature_state import EVENTS, OUTCOMES, FeatureStateReader, StateSnapshot, pairs, positions_of
 
 NOTHING_MERGED = -1
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptedEvent:
-    """An event that the schema and the time guard let through.
-
-    Attributes:
-        offset: its offset.
-        produced_us: its Kafka timestamp in microseconds.
-        key: its Kafka key.
-        event: the event.
-        guard: the partition's guard after it.
-        late: whether windows at its time may be incomplete already.
-    """
-
-    offset: int
-    produced_us: int
-    key: bytes | None
-    event: CheckedEvent
-    guard: TimeGuard
-    late: bool = False
 
 
 @dataclass
@@ -69,19 +51,17 @@ def decode_source(text: str) -> tuple[TimeGuard, int]:
 
 @dataclass(frozen=True)
 class EvaluatedBatch:
-    """Vectors of a batch.
+    """Vectors of a batch of n events.
 
     Attributes:
-        values: one row per event in the order of the batch, shape (n, features).
-        event_positions: state positions that they hold at.
-        outcome_positions: the same for `outcomes`.
-        newest_us: production time of the newest record in the state, in microseconds.
+        values: in the order of the batch, shape (n, features).
+        positions: state positions that vectors hold at: one, and a second one for events that were evaluated again.
+        evaluated: for each event which of them is its own, shape (n,).
     """
 
     values: FloatArray
-    event_positions: list[int]
-    outcome_positions: list[int]
-    newest_us: int
+    positions: tuple[StatePositions, ...]
+    evaluated: Int64Array
 
 
 @dataclass
@@ -93,6 +73,7 @@ class EventMerger:
         reader: reads the state.
         writer: writes it.
         chunk_events: events per script: small ones let other readers in between.
+        erasures: what must not enter the state again.
         progress: of each assigned partition.
     """
 
@@ -100,9 +81,10 @@ class EventMerger:
     reader: FeatureStateReader
     writer: StateWriter
     chunk_events: int
+    erasures: Erasures | None = None
     progress: dict[int, PartitionProgress] = field(default_factory=dict)
 
-    async def merge(self, batch: Sequence[tuple[int, Sequence[AcceptedEvent]]]) -> EvaluatedBatch:
+    async def merge(self, batch: Sequence[tuple[int, AcceptedEvents]]) -> EvaluatedBatch:
         """Merge what lies beyond the fences, and evaluate everything.
 
         Args:
@@ -112,48 +94,45 @@ class EventMerger:
             FenceMovedError: a fence is not where this worker left it. What was written is behind its fence.
             redis.RedisError: the state could not be reached.
         """
-        rows = [event for _, events in batch for event in events]
-        partitions = np.repeat([p for p, _ in batch], [len(events) for _, events in batch])
-        columns = event_columns(self.plan.pipeline, [row.event for row in rows])
-        offsets = np.array([row.offset for row in rows], np.int64)
-        fences = np.array([self.progress[int(p)].fence for p in partitions], np.int64)
-        beyond = offsets > fences
+        columns = joined([events.columns for _, events in batch])
+        beyond = np.concatenate([events.offsets > self.progress[p].fence for p, events in batch])
         snapshot = await self._read(columns)
         self._check_fences(batch, snapshot)
+        sources = {name.decode(): value.decode() for name, value in pairs(snapshot.replies[0])}
+        if self.erasures is not None:
+            await self.erasures.follow(sources)
         hashes = hash_ids(columns.ids)
-        records: list[Records] = []
-        merging = np.zeros((len(self.plan.entities), len(rows)), np.bool_)
-        states = []
-        for i, logs in enumerate(snapshot.entities):
-            merging[i] = beyond & ~find_duplicates(logs, hashes, beyond)
-            records.append(logs.plan.event_records(columns, hashes))
-            states.append(logs.state(records[i][merging[i]], logs.slots[merging[i]]))
+        produced_us = np.concatenate([events.produced_us for _, events in batch])
+        new, additions, states = [], [], []
+        for logs in snapshot.entities:
+            merging = beyond & ~find_duplicates(logs, hashes, beyond)
+            if self.erasures is not None:
+                erased = self.erasures.mask(logs.plan.entity, logs.ids, logs.slots, produced_us)
+                merging = merging if erased is None else merging & ~erased
+            records = logs.plan.event_records(columns, hashes)
+            new.append(merging)
+            additions.append(LogAdditions(logs, self.reader.keys.event_log(logs.plan.entity), records, merging))
+            states.append(logs.state(records[merging], logs.slots[merging]))
         values = feature_vectors(self.plan, columns, states)
-        sources = {name.decode(): value.decode() for name, value in snapshot.replies[0].items()}
-        lengths, rewritten = await trim_logs(self.writer, self.reader.keys, snapshot, sources)
-        read = [list(of_entity) for of_entity in lengths]
-        overtaken = False
-        first = 0
-        for partition, events in batch:
-            chunks = range(first, first + len(events), self.chunk_events)
-            for start in chunks:
-                chunk = np.arange(start, min(start + self.chunk_events, first + len(events)))
-                overtaken |= await self._append(
-                    partition, rows, chunk[beyond[chunk]], snapshot, records, merging, read, lengths, rewritten
-                )
-            first += len(events)
+        appends = PendingAppends(additions, await trim_logs(self.writer, self.reader.keys, snapshot, sources))
+        await self._append(batch, beyond, appends)
         MERGED_EVENTS.inc(int(beyond.sum()))
-        DUPLICATE_EVENTS.inc(int((beyond & ~merging.any(0)).sum()) if len(merging) else 0)
-        if overtaken:
-            # Another worker wrote to one of these keys between our read and our write: evaluate on what is there now.
-            OVERTAKEN_BATCHES.inc()
-            snapshot = await self._read(columns)
-            self._check_fences(batch, snapshot)
-            values = feature_vectors(self.plan, columns, [logs.state() for logs in snapshot.entities])
-        newest = max([snapshot.newest_us, *(row.produced_us for row in rows)])
+        DUPLICATE_EVENTS.inc(int((beyond & ~np.any(new, axis=0)).sum()) if new else 0)
+        newest = max(snapshot.newest_us, int(produced_us.max()))
         merged = snapshot.fences | {f"{EVENTS}/{p}": self.progress[p].fence for p, _ in batch}
-        after = StateSnapshot(snapshot.entities, merged, newest, [])
-        return EvaluatedBatch(values, after.positions(EVENTS), after.positions("outcomes"), newest)
+        positions = [_positions(merged, newest)]
+        evaluated = np.zeros(len(columns), np.int64)
+        again = appends.overtaken()
+        if len(again):
+            # Another worker wrote to these keys between our read and our write: evaluate on what is there now.
+            OVERTAKEN_EVENTS.inc(len(again))
+            some = columns.take(again)
+            snapshot = await self._read(some)
+            self._check_fences(batch, snapshot)
+            values[again] = feature_vectors(self.plan, some, [logs.state() for logs in snapshot.entities])
+            positions.append(_positions(snapshot.fences, max(newest, snapshot.newest_us)))
+            evaluated[again] = 1
+        return EvaluatedBatch(values, tuple(positions), evaluated)
 
     async def advance(self, partition: int, through: int, guard: TimeGuard) -> None:
         """Move the fence over records that add nothing to the state: rejected ones, markers of transactions.
@@ -178,7 +157,7 @@ class EventMerger:
     async def _read(self, columns: EventColumns) -> StateSnapshot:
         return await self.reader.read(columns, [("HGETALL", self.reader.keys.sources)])
 
-    def _check_fences(self, batch: Sequence[tuple[int, Sequence[AcceptedEvent]]], snapshot: StateSnapshot) -> None:
+    def _check_fences(self, batch: Sequence[tuple[int, AcceptedEvents]], snapshot: StateSnapshot) -> None:
         for partition, _ in batch:
             source, expected = f"{EVENTS}/{partition}", self.progress[partition].fence
             found = snapshot.fences.get(source, NOTHING_MERGED)
@@ -186,39 +165,24 @@ class EventMerger:
                 raise FenceMovedError(source, expected, str(found))
 
     async def _append(
-        self,
-        partition: int,
-        rows: Sequence[AcceptedEvent],
-        chunk: np.ndarray[tuple[int], np.dtype[np.intp]],
-        snapshot: StateSnapshot,
-        records: Sequence[Records],
-        merging: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
-        read: Sequence[list[int]],
-        lengths: Sequence[list[int]],
-        rewritten: int,
-    ) -> bool:
-        """Append one chunk of one partition; returns whether another writer came between."""
-        if not len(chunk):
-            return False
-        deltas: dict[str, bytes] = {}
-        known: dict[str, tuple[int, int, int]] = {}
-        for i, logs in enumerate(snapshot.entities):
-            prefix = self.reader.keys.event_log(logs.plan.entity)
-            for row in chunk[merging[i, chunk]].tolist():
-                slot = int(logs.slots[row])
-                name = prefix + logs.ids[slot]
-                deltas[name] = deltas.get(name, b"") + records[i][row : row + 1].tobytes()
-                lengths[i][slot] += records[i].itemsize
-                known[name] = read[i][slot], records[i].itemsize, lengths[i][slot]
-        progress, last = self.progress[partition], rows[int(chunk[-1])]
-        newest = max(rows[row].produced_us for row in chunk.tolist())
-        state = progress.encode(last.guard)
-        found = None
-        if known:
-            lengths_read, sizes, after = (list(column) for column in zip(*known.values(), strict=True))
-            found = KnownLogs(lengths_read, sizes, after, rewritten)
-        source = f"{EVENTS}/{partition}"
-        appended = await self.writer.append(source, progress.fence, last.offset, state, newest, deltas, found)
-        progress.fence = last.offset
-        # A length alone is ambiguous: a log may have been trimmed and have grown again.
-        return found is not None and (appended.lengths, appended.rewritten) != (found.appended, rewritten)
+        self, batch: Sequence[tuple[int, AcceptedEvents]], beyond: BoolArray, appends: PendingAppends
+    ) -> None:
+        """Append what is new, in chunks of much the same size: none takes longer than it must."""
+        first = 0
+        for partition, events in batch:
+            new = np.flatnonzero(beyond[first : first + len(events)])
+            progress = self.progress[partition]
+            for chunk in np.array_split(new, -(-len(new) // self.chunk_events)) if len(new) else ():
+                last = int(chunk[-1])
+                fence = int(events.offsets[last])
+                state = progress.encode(events.guards.after(last))
+                newest = int(events.produced_us[chunk].max())
+                deltas, known = appends.take(chunk + first)
+                source = f"{EVENTS}/{partition}"
+                appends.found(await self.writer.append(source, progress.fence, fence, state, newest, deltas, known))
+                progress.fence = fence
+            first += len(events)
+
+
+def _positions(fences: dict[str, int], newest_us: int) -> StatePositions:
+    return StatePositions(positions_of(fences, EVENTS), positions_of(fences, OUTCOMES), newest_us)

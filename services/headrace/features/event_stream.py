@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from headrace.features.accepted_events import AcceptedEvents
 from headrace.features.assigned_source import AssignedSource, Batch
 from headrace.features.decoding import decode_partition
-from headrace.features.event_merging import AcceptedEvent, EvaluatedBatch, EventMerger, PartitionProgress
+from headrace.features.event_merging import EvaluatedBatch, EventMerger, PartitionProgress
 from headrace.features.metrics import EVENT_TIME, REDELIVERED_EVENTS
-from headrace.features.publishing import Publisher
+from headrace.features.publishing import PartitionVectors, Publisher
 from headrace.features.source_positions import StartingPoint
 from headrace.features.time_guard import TimeGuard
-from headrace.platform.event_codec import entity_ids
-from headrace.v1.event_pb2 import Rejected, SourcePosition
-from headrace.v1.vector_pb2 import FeatureVector
+from headrace.features.vector_encoding import VectorEncoder
+from headrace.v1.event_pb2 import Rejected
 
 if TYPE_CHECKING:
     from headrace.platform.topics import Topics
@@ -42,7 +44,7 @@ class EventStream:
         self._merger = merger
         self._pipeline = merger.plan.pipeline
         self._publisher = publisher
-        self._topics = topics
+        self._encoder = VectorEncoder(merger.plan.pipeline, topics.events)
         self._commit_interval_s = commit_interval_s
         self._partitions: dict[int, _Partition] = {}
         self._committed_at = time.monotonic()
@@ -68,17 +70,17 @@ class EventStream:
             KafkaFault: the results were not published.
             redis.RedisError: the state could not be reached.
         """
-        accepted: list[tuple[int, list[AcceptedEvent]]] = []
+        accepted: list[tuple[int, AcceptedEvents]] = []
         rejected: list[Rejected] = []
         guards: dict[int, TimeGuard] = {}
         for partition in sorted(batch, key=self.event_time):
             known = self._partitions[partition]
             decoded = decode_partition(self._pipeline, batch[partition].records, known.guard)
             guards[partition] = decoded.guard
-            if decoded.accepted:
+            if len(decoded.accepted):
                 accepted.append((partition, decoded.accepted))
             rejected += [r for r in decoded.rejected if r.source.offset >= known.committed]
-        vectors: list[tuple[bytes | None, FeatureVector]] = []
+        vectors: list[PartitionVectors] = []
         if accepted:
             self._count_redelivered(accepted)
             vectors = self._vectors(accepted, await self._merger.merge(accepted))
@@ -101,35 +103,35 @@ class EventStream:
                 self._merger.progress[partition].committed_highest = known.guard.confirmed
         self._committed_at = time.monotonic()
 
-    def _count_redelivered(self, accepted: Sequence[tuple[int, Sequence[AcceptedEvent]]]) -> None:
+    def _count_redelivered(self, accepted: Sequence[tuple[int, AcceptedEvents]]) -> None:
         for partition, events in accepted:
-            fence = self._merger.progress[partition].fence
-            REDELIVERED_EVENTS.inc(sum(event.offset <= fence for event in events))
+            REDELIVERED_EVENTS.inc(int((events.offsets <= self._merger.progress[partition].fence).sum()))
 
     def _vectors(
-        self, accepted: Sequence[tuple[int, Sequence[AcceptedEvent]]], evaluated: EvaluatedBatch
-    ) -> list[tuple[bytes | None, FeatureVector]]:
+        self, accepted: Sequence[tuple[int, AcceptedEvents]], evaluated: EvaluatedBatch
+    ) -> list[PartitionVectors]:
         """Vectors to publish: of events that are not published yet, and that nobody has answered."""
-        rows = iter(evaluated.values.tolist())
-        vectors = []
+        vectors, first = [], 0
         for partition, events in accepted:
-            committed = self._partitions[partition].committed
-            for accepted_event in events:
-                values, event = next(rows), accepted_event.event
-                if accepted_event.offset < committed or event.answered:
-                    continue
-                vector = FeatureVector(
-                    event_id=event.event_id,
-                    event_time_us=event.time_us,
-                    features_fingerprint=self._pipeline.features_fingerprint,
-                    values=values,
-                    entities=entity_ids(self._pipeline, event),
-                    source=SourcePosition(topic=self._topics.events, partition=partition, offset=accepted_event.offset),
-                    event_positions=evaluated.event_positions,
-                    outcome_positions=evaluated.outcome_positions,
-                    features_time_us=evaluated.newest_us,
-                    produced_time_us=accepted_event.produced_us,
-                    late=accepted_event.late,
+            wanted = (events.offsets >= self._partitions[partition].committed) & ~events.answered
+            rows = np.flatnonzero(wanted)
+            encoded = [b""] * len(rows)
+            of_batch = rows + first
+            for number, positions in enumerate(evaluated.positions):
+                mine = np.flatnonzero(evaluated.evaluated[of_batch] == number)
+                some = rows[mine]
+                found = self._encoder.encode(
+                    partition,
+                    events.columns.take(some) if len(some) < len(events) else events.columns,
+                    events.offsets[some],
+                    events.produced_us[some],
+                    evaluated.values[of_batch[mine]],
+                    positions,
+                    events.late[some].tolist(),
                 )
-                vectors.append((accepted_event.key, vector))
+                for at, vector in zip(mine.tolist(), found, strict=True):
+                    encoded[at] = vector
+            keys = events.keys if wanted.all() else [events.keys[row] for row in rows.tolist()]
+            vectors.append(PartitionVectors(partition, keys, encoded))
+            first += len(events)
         return vectors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from headrace.features.metrics import REWRITTEN_LOGS
 from headrace.features.state_writer import REWRITTEN, StateWriter
@@ -11,9 +12,22 @@ from headrace.pipeline.state import LABEL_RECORD
 from headrace.platform.feature_state import StateKeys, StateSnapshot
 
 
+@dataclass(frozen=True)
+class TrimmedLogs:
+    """What was rewritten.
+
+    Attributes:
+        events: rewrites of event logs, by entity.
+        rewritten: how many logs were ever rewritten.
+    """
+
+    events: Sequence[Sequence[Rewrite]]
+    rewritten: int
+
+
 async def trim_logs(
     writer: StateWriter, keys: StateKeys, snapshot: StateSnapshot, sources: Mapping[str, str]
-) -> tuple[list[list[int]], int]:
+) -> TrimmedLogs:
     """Rewrite logs with many expired records.
 
     Args:
@@ -21,28 +35,21 @@ async def trim_logs(
         keys: names.
         snapshot: the logs.
         sources: what is stored beside the fences, by source partition.
-
-    Returns:
-        Length of every event log after it, by entity and slot; and how many logs were ever rewritten.
     """
     safe = safe_time(sources)
-    lengths = [[len(log) for log in logs.events] for logs in snapshot.entities]
     rewritten = int(sources.get(REWRITTEN, 0))
-    if not safe:
-        return lengths, rewritten
-    for of_entity, logs in zip(lengths, snapshot.entities, strict=True):
+    events: list[list[Rewrite]] = []
+    for logs in snapshot.entities if safe else ():
         horizon = safe - logs.plan.retention
         rewrites = plan_rewrites(logs.plan, logs.plan.event_record, logs.events, horizon)
-        event_log, label_log = keys.event_log(logs.plan.entity), keys.label_log(logs.plan.entity)
-        rewritten += await _rewrite(writer, [event_log + text for text in logs.ids], rewrites)
-        for rewrite in rewrites:
-            of_entity[rewrite.slot] = len(rewrite.content)
+        rewritten += await _rewrite(writer, keys.event_log(logs.plan.entity), logs.ids, rewrites)
+        events.append(rewrites)
         of_labels = plan_rewrites(logs.plan, LABEL_RECORD, logs.labels, horizon)
-        rewritten += await _rewrite(writer, [label_log + text for text in logs.ids], of_labels)
-    return lengths, rewritten
+        rewritten += await _rewrite(writer, keys.label_log(logs.plan.entity), logs.ids, of_labels)
+    return TrimmedLogs(events, rewritten)
 
 
-async def _rewrite(writer: StateWriter, names: Sequence[str], rewrites: Sequence[Rewrite]) -> int:
-    done = await writer.rewrite(names, rewrites)
+async def _rewrite(writer: StateWriter, prefix: str, ids: Sequence[str], rewrites: Sequence[Rewrite]) -> int:
+    done = await writer.rewrite([prefix + text for text in ids] if rewrites else [], rewrites)
     REWRITTEN_LOGS.inc(done)
     return done

@@ -18,8 +18,8 @@ EMITTED_VECTORS = Counter("headrace_features_emitted_vectors_total", "Vectors pu
 REDELIVERED_EVENTS = Counter(
     "headrace_features_redelivered_events_total", "Events at or below the fence: evaluated again and not merged"
 )
-OVERTAKEN_BATCHES = Counter(
-    "headrace_features_overtaken_batches_total", "Batches evaluated again because another worker wrote to their keys"
+OVERTAKEN_EVENTS = Counter(
+    "headrace_features_overtaken_events_total", "Events evaluated again because another worker wrote to their keys"
 )
 REWRITTEN_LOGS = Counter("headrace_features_rewritten_logs_total", "Logs trimmed")
 SWEPT_LOGS = Counter("headrace_features_swept_logs_total", "Logs of idle keys deleted by event time")

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from headrace.features.erasures import Erasures
 from headrace.features.event_merging import NOTHING_MERGED
 from headrace.features.metrics import MERGED_OUTCOMES
 from headrace.features.state_writer import StateWriter
-from headrace.pipeline.state import FeaturePlan, label_records
+from headrace.pipeline.state import LABEL_RECORD, FeaturePlan, label_records
 from headrace.platform.feature_state import OUTCOMES, StateKeys
-from headrace.v1.prediction_pb2 import OUTCOME_KIND_EXPIRED, Outcome
+from headrace.v1.prediction_pb2 import OUTCOME_KIND_EXPIRED, Outcome, Prediction
 
 
 @dataclass
@@ -25,14 +26,18 @@ class OutcomeMerger:
         keys: names.
         writer: writes the state.
         fences: last merged offset of each assigned partition of `outcomes`.
+        erasures: what must not enter the state again.
     """
 
     plan: FeaturePlan
     keys: StateKeys
     writer: StateWriter
     fences: dict[int, int] = field(default_factory=dict)
+    erasures: Erasures | None = None
 
-    async def merge(self, partition: int, outcomes: Sequence[tuple[int, int, Outcome]], through: int) -> None:
+    async def merge(
+        self, partition: int, outcomes: Sequence[tuple[int, int, Outcome]], through: int, *, once: bool = False
+    ) -> None:
         """Merge what lies beyond the fence, and move the fence.
 
         Args:
@@ -40,6 +45,7 @@ class OutcomeMerger:
             outcomes: offset, Kafka timestamp in microseconds and content, in offset order.
             through: offset up to which everything is read: behind the last outcome there may be markers of
                 transactions.
+            once: leave out what the label logs hold already, from another source than this one.
 
         Raises:
             FenceMovedError: the fence is not where this worker left it; nothing was written.
@@ -50,7 +56,11 @@ class OutcomeMerger:
             return
         new = [record for record in outcomes if record[0] > fence]
         newest = max((record[1] for record in new), default=0)
+        if self.erasures is not None:
+            await self.erasures.refresh()
         deltas = self._deltas([outcome for _, _, outcome in new])
+        if once:
+            deltas = await self._without_stored(deltas)
         await self.writer.append(f"{OUTCOMES}/{partition}", fence, through, "", newest, deltas)
         self.fences[partition] = through
         MERGED_OUTCOMES.inc(len(new))
@@ -72,7 +82,21 @@ class OutcomeMerger:
                 continue
             prefix, at = self.keys.label_log(plan.entity), names.index(plan.entity)
             for row, outcome in enumerate(used):
+                if self._erased(plan.entity, outcome.prediction.entities[at], outcome.prediction):
+                    continue
                 if records["positive"][row] or (plan.keeps_negatives and records["labelled"][row]):
                     name = prefix + outcome.prediction.entities[at]
                     deltas[name] = deltas.get(name, b"") + records[row : row + 1].tobytes()
         return deltas
+
+    def _erased(self, entity: str, entity_id: str, prediction: Prediction) -> bool:
+        return self.erasures is not None and self.erasures.covers(entity, entity_id, prediction.received_time_us)
+
+    async def _without_stored(self, deltas: dict[str, bytes]) -> dict[str, bytes]:
+        names, fresh = list(deltas), {}
+        for name, stored in zip(names, await self.writer.stored(names), strict=True):
+            records = np.frombuffer(deltas[name], LABEL_RECORD)
+            new = records[~np.isin(records, np.frombuffer(stored, LABEL_RECORD))]
+            if len(new):
+                fresh[name] = new.tobytes()
+        return fresh

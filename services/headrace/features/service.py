@@ -10,22 +10,24 @@ import faust
 
 from headrace.features.app import build_app
 from headrace.features.assigned_source import AssignedSource, PartitionStream
+from headrace.features.erasures import Erasures
 from headrace.features.event_merging import EventMerger
 from headrace.features.event_stream import EventStream
 from headrace.features.outcome_merging import OutcomeMerger
 from headrace.features.outcome_stream import OutcomeStream
 from headrace.features.publishing import Publisher
 from headrace.features.settings import FeaturesSettings
-from headrace.features.state_writer import StateWriter
+from headrace.features.state_writer import StateWriter, time_to_live_s
+from headrace.features.stored_states import DEFINITION
 from headrace.features.sweeping import Sweeper
 from headrace.pipeline.state import compile_plan
-from headrace.pipeline.time_units import DAY, SECOND
 from headrace.platform import kafka
 from headrace.platform.feature_state import EVENTS, OUTCOMES, FeatureStateReader
 from headrace.platform.health import Health
 from headrace.platform.lifecycle import Deadline
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.redis import Client, connect, require_safe, watch_safety
+from headrace.platform.redis_connection import RedisConnections
 from headrace.platform.topics import Topics, check_topics, deployed_name
 
 
@@ -55,10 +57,12 @@ class FeaturesService:
         self._stack.push_async_callback(client.aclose)
         await require_safe(client)
         self._client = client
-        reader = FeatureStateReader(client, plan, deployed)
-        # A backstop, in wall-clock time: idle keys normally leave by the watermark.
-        time_to_live_s = 2 * max((entity.retention for entity in plan.entities), default=DAY) // SECOND
-        writer = StateWriter(client, reader.keys, time_to_live_s)
+        connections = RedisConnections(settings.redis_url, reply_timeout_s=settings.stall_timeout_s / 2)
+        self._stack.push_async_callback(connections.aclose)
+        reader = FeatureStateReader(connections, plan, deployed)
+        erasures = Erasures(connections, reader.keys)
+        writer = StateWriter(connections, reader.keys, time_to_live_s(plan), erasures)
+        await client.hset(reader.keys.sources, DEFINITION, settings.definition)
         self._sweeper = Sweeper(client, plan, reader.keys, writer, settings.sweep_keys_per_s)
         producer = await self._stack.enter_async_context(kafka.producer(settings.kafka_bootstrap, linger_ms=1))
 
@@ -68,7 +72,7 @@ class FeaturesService:
                 topics.events,
                 "features",
                 EventStream(
-                    EventMerger(plan, reader, writer, settings.chunk_events),
+                    EventMerger(plan, reader, writer, settings.chunk_events, erasures),
                     publisher,
                     topics,
                     settings.commit_interval_s,
@@ -77,7 +81,7 @@ class FeaturesService:
             OUTCOMES: (
                 topics.outcomes,
                 "features-outcomes",
-                OutcomeStream(OutcomeMerger(plan, reader.keys, writer), publisher),
+                OutcomeStream(OutcomeMerger(plan, reader.keys, writer, erasures=erasures), publisher),
             ),
         }
         for name, (topic, group, stream) in streams.items():

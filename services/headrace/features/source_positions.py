@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from headrace.features.cut_over import BACKFILL, RUNNING
 from headrace.features.errors import FenceMovedError, StateUnusableError
 from headrace.features.event_merging import NOTHING_MERGED, decode_source
 from headrace.features.time_guard import TimeGuard
@@ -94,9 +95,13 @@ async def starting_points(
         KafkaFault: Kafka did not answer.
         redis.RedisError: Redis did not answer.
     """
+    if await client.hget(keys.sources, BACKFILL) == RUNNING.encode():
+        raise StateUnusableError(
+            f"the backfill of the state {keys.prefix} has not finished: `headrace features backfill` goes on with it"
+        )
     names = [f"{source}/{partition}" for partition in partitions]
     async with KafkaAdmin(bootstrap, timeout_s=KAFKA_TIMEOUT_S) as admin:
-        await _check_identity(client, keys, source, topic, str((await admin.topic_ids([topic]))[topic]))
+        await check_identity(client, keys, source, topic, str((await admin.topic_ids([topic]))[topic]))
         committed = await admin.committed(group)
         fences, stored = await _read_sources(client, keys, names)
         # The ends last: another worker may go on merging until it hears that it has lost its partitions.
@@ -151,7 +156,19 @@ async def _read_sources(client: Redis, keys: StateKeys, names: Sequence[str]) ->
     return [None if fence is None else int(fence) for fence in fences], [(text or b"").decode() for text in stored]
 
 
-async def _check_identity(client: Redis, keys: StateKeys, source: str, topic: str, identity: str) -> None:
+async def check_identity(client: Redis, keys: StateKeys, source: str, topic: str, identity: str) -> None:
+    """Check that a state was made from this very topic; a new state is from now on.
+
+    Args:
+        client: connection, bytes undecoded.
+        keys: names.
+        source: "events" or "outcomes".
+        topic: full topic name.
+        identity: id of the topic.
+
+    Raises:
+        StateUnusableError: it was made from another topic of the same name.
+    """
     field = f"topic:{source}"
     await client.hsetnx(keys.sources, field, identity)
     found: Any = await client.hget(keys.sources, field)

@@ -66,9 +66,8 @@ def plan_rewrites(plan: EntityPlan, record: np.dtype[Any], logs: Sequence[bytes]
     """
     size = record.itemsize
     rewrites = []
-    for slot, stored in enumerate(logs):
-        if len(stored) <= SLACK_RECORDS * size:
-            continue
+    for slot in _aged(record, logs, horizon):
+        stored = logs[slot]
         records = np.frombuffer(stored, record)
         kept = records[records["time"] > horizon]
         has_header = records["time"][0] == HEADER_TIME
@@ -80,6 +79,21 @@ def plan_rewrites(plan: EntityPlan, record: np.dtype[Any], logs: Sequence[bytes]
             Rewrite(slot, len(stored), stored[:size], stored[-size:], plan.header(record, epoch) + kept.tobytes())
         )
     return rewrites
+
+
+def _aged(record: np.dtype[Any], logs: Sequence[bytes], horizon: int) -> list[int]:
+    """Slots of logs that may carry enough expired records: one record of each says so, in whose order logs grow."""
+    size = record.itemsize
+    fields: Any = record.fields
+    offset = fields["time"][1]
+    slots = [slot for slot, stored in enumerate(logs) if len(stored) > SLACK_RECORDS * size]
+    times = np.frombuffer(b"".join([_record_at(logs[slot], size, offset) for slot in slots]), np.int64)
+    return [slots[at] for at in np.flatnonzero(times <= horizon).tolist()]
+
+
+def _record_at(stored: bytes, size: int, offset: int) -> bytes:
+    at = max(SLACK_RECORDS, len(stored) // size // 3) * size + offset
+    return stored[at : at + 8]
 
 
 def plan_deletions(record: np.dtype[Any], logs: Sequence[bytes], horizon: int) -> list[Rewrite]:

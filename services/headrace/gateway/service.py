@@ -38,6 +38,7 @@ from headrace.platform.leases import Leases
 from headrace.platform.lifecycle import Deadline
 from headrace.platform.logging import get_logger
 from headrace.platform.pipelines import load_pipeline
+from headrace.platform.redis_connection import RedisConnections
 from headrace.platform.signing import Verifier
 from headrace.platform.topics import Topics, check_topics, deployed_name
 
@@ -104,6 +105,7 @@ class GatewayService:
         await check_topics(settings.kafka_bootstrap, topics.deployed, only=needed)
         timeout_s = settings.redis_timeout_ms / 1000
         self._redis = redis.connect(settings.redis_url)
+        self._connections = RedisConnections(settings.redis_url)
         self._triton = TritonClient(
             settings.triton_urls,
             timeout_s=settings.triton_timeout_ms / 1000,
@@ -129,7 +131,7 @@ class GatewayService:
         await answer_log.resolve(RESOLVE_PATIENCE_S)
         reading = FeatureReading(
             self._plan,
-            FeatureStateReader(self._redis, self._plan, self._deployed),
+            FeatureStateReader(self._connections, self._plan, self._deployed),
             records,
             timeout_s=timeout_s,
             breaker=breaker,
@@ -253,4 +255,5 @@ class GatewayService:
             if hasattr(self, "_triton"):
                 await self._triton.close()
             if hasattr(self, "_redis"):
+                await self._connections.aclose()
                 await self._redis.aclose()

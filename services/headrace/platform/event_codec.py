@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Value
 
 from headrace.pipeline import EventColumns, EventError, Pipeline
-from headrace.pipeline.schema import check_identity
+from headrace.pipeline.schema import LATEST_TIME_US, MAX_ID_BYTES, EventSchema, check_identity
 from headrace.v1.event_pb2 import Event
 
 CONTENT_TYPE = "content-type"
@@ -115,6 +116,30 @@ def event_columns(pipeline: Pipeline, events: Sequence[CheckedEvent]) -> EventCo
         [event.texts for event in events],
         [event.numbers for event in events],
     )
+
+
+def suspects(schema: EventSchema, events: EventColumns) -> list[int]:
+    """Rows of n events that may break the schema: to be checked one by one. All others follow it.
+
+    Args:
+        schema: of the events.
+        events: the events, with as many texts and numbers as the schema has.
+    """
+    found = (events.times <= 0) | (events.times >= LATEST_TIME_US)
+    for texts, most, optional in [
+        (events.ids, MAX_ID_BYTES, False),
+        *((events.texts[field.name], field.max_bytes, field.optional) for field in schema.texts),
+    ]:
+        # A character has four bytes at most.
+        if (not optional and "" in texts) or max(map(len, texts), default=0) * 4 > most:
+            found |= np.fromiter((not text or len(text.encode()) > most for text in texts), np.bool_, len(texts))
+    for field in schema.numbers:
+        values = events.numbers[field.name]
+        fine = (values >= field.minimum) & (values <= field.maximum) & (np.abs(values) < np.inf)
+        if field.kind in ("integer", "boolean"):
+            fine &= values == np.floor(values)
+        found |= ~(fine | np.isnan(values)) if field.optional else ~fine
+    return np.flatnonzero(found).tolist()
 
 
 def entity_ids(pipeline: Pipeline, event: CheckedEvent) -> list[str]:

@@ -7,29 +7,35 @@ Keys, all with the prefix `headrace:{<deployed pipeline>}:<features fingerprint>
 - `…:sources`: a hash with what belongs to each source partition: where its event time stands, its topic's identity.
 - `…:newest`: production time of the newest merged record, in microseconds.
 
+All definitions of the pipeline share `headrace:{<deployed pipeline>}:erased`: a hash from a hash of each erased id to
+the time of its erasure.
+
 A write moves logs and fence in one script, and a read takes them in one transaction, so the fences that are read say
 exactly which records the logs hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from headrace.pipeline.events import EventColumns, Int64Array
 from headrace.pipeline.state import LABEL_RECORD, EntityPlan, FeaturePlan, Records
 from headrace.pipeline.windows import EntityState, SortedLog
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
+from headrace.platform.redis_connection import Command, RedisConnections
 
 EVENTS = "events"
 OUTCOMES = "outcomes"
 
-Command = tuple[str | bytes | int, ...]
+
+def deployed_prefix(deployed: str) -> str:
+    """What all keys of a deployed pipeline begin with, those of all its definitions."""
+    return f"headrace:{{{deployed}}}:"
 
 
 class StateKeys:
@@ -40,10 +46,12 @@ class StateKeys:
         fences: the hash of last merged offsets.
         sources: the hash of what belongs to each source partition.
         newest: production time of the newest merged record.
+        erased: the hash of erased ids.
     """
 
     def __init__(self, deployed: str, features_fingerprint: int) -> None:
-        self.prefix = f"headrace:{{{deployed}}}:{features_fingerprint:016x}"
+        self.prefix = f"{deployed_prefix(deployed)}{features_fingerprint:016x}"
+        self.erased = f"{deployed_prefix(deployed)}erased"
         self.fences = f"{self.prefix}:fences"
         self.sources = f"{self.prefix}:sources"
         self.newest = f"{self.prefix}:newest"
@@ -74,6 +82,16 @@ class EntityLogs:
     slots: Int64Array
     events: list[bytes]
     labels: list[bytes]
+
+    @cached_property
+    def records(self) -> Records:
+        """The records of all event logs behind each other, headers included, shape (m,)."""
+        return np.frombuffer(b"".join(self.events), self.plan.event_record)
+
+    @cached_property
+    def lengths(self) -> Int64Array:
+        """Number of records of each event log, shape (slots,)."""
+        return np.fromiter(map(len, self.events), np.int64, len(self.events)) // self.plan.event_record.itemsize
 
     def state(self, more: Records | None = None, more_slots: Int64Array | None = None) -> EntityState:
         """Ready for evaluation, with records behind the stored ones that are not stored yet.
@@ -121,6 +139,12 @@ def positions_of(fences: dict[str, int], source: str) -> list[int]:
     return [of_source.get(partition, -1) for partition in range(max(of_source, default=-1) + 1)]
 
 
+def pairs(reply: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Fields and values of a hash, from what HGETALL returns."""
+    fields = iter(reply)
+    return zip(fields, fields, strict=True)
+
+
 def distinct(ids: Sequence[str]) -> tuple[list[str], Int64Array]:
     """The distinct ids in order of appearance, and for each id its position among them."""
     index: dict[str, int] = {}
@@ -131,13 +155,13 @@ def distinct(ids: Sequence[str]) -> tuple[list[str], Int64Array]:
 class FeatureStateReader:
     """Reads the state of a batch of events in one round trip."""
 
-    def __init__(self, client: Redis, plan: FeaturePlan, deployed: str) -> None:
+    def __init__(self, connections: RedisConnections, plan: FeaturePlan, deployed: str) -> None:
         """Args:
-        client: connection, bytes undecoded.
+        connections: to Redis.
         plan: the compiled pipeline.
         deployed: name of the deployed pipeline.
         """
-        self._client = client
+        self._connections = connections
         self._plan = plan
         self.keys = StateKeys(deployed, plan.pipeline.features_fingerprint)
 
@@ -158,19 +182,15 @@ class FeatureStateReader:
             names += [event_log + text for text in ids]
             if plan.has_labels:
                 names += [label_log + text for text in ids]
-        async with self._client.pipeline(transaction=True) as pipe:
-            if names:
-                pipe.mget(names)
-            pipe.hgetall(self.keys.fences)
-            pipe.get(self.keys.newest)
-            for command in ride_along:
-                pipe.execute_command(*command)
-            replies = await pipe.execute()
+        logs: list[Command] = [("MGET", *names)] if names else []
+        replies = await self._connections.transaction(
+            *logs, ("HGETALL", self.keys.fences), ("GET", self.keys.newest), *ride_along
+        )
         values = iter(replies.pop(0)) if names else iter(())
-        fences = {name.decode(): int(offset) for name, offset in replies[0].items()}
+        fences = {name.decode(): int(offset) for name, offset in pairs(replies[0])}
         entities = []
         for plan, (ids, slots) in zip(self._plan.entities, found, strict=True):
-            stored = [next(values) or b"" for _ in ids]
-            labels = [next(values) or b"" for _ in ids] if plan.has_labels else []
+            stored = [value or b"" for value in islice(values, len(ids))]
+            labels = [value or b"" for value in islice(values, len(ids))] if plan.has_labels else []
             entities.append(EntityLogs(plan, ids, slots, stored, labels))
         return StateSnapshot(tuple(entities), fences, int(replies[1] or 0), replies[2:])

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from redis.asyncio import Redis
 
+from headrace.features.accepted_events import AcceptedEvent
 from headrace.features.decoding import decode_partition
-from headrace.features.event_merging import AcceptedEvent
 from headrace.features.outcome_decoding import decode_outcomes
 from headrace.features.time_guard import TimeGuard
 from headrace.pipeline.events import hash_ids

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from headrace.features import state_writer
+from headrace.features.accepted_events import AcceptedEvent, AcceptedEvents
 from headrace.features.errors import FenceMovedError
-from headrace.features.event_merging import AcceptedEvent, EvaluatedBatch, EventMerger, PartitionProgress, decode_source
+from headrace.features.event_merging import EvaluatedBatch, EventMerger, PartitionProgress, decode_source
 from headrace.features.outcome_merging import OutcomeMerger
-from headrace.features.state_writer import Appended, StateWriter
+from headrace.features.state_writer import StateWriter
 from headrace.features.time_guard import TimeGuard
 from headrace.features.trimming import Rewrite
 from headrace.pipeline import DAY, HOUR, EventColumns
@@ -24,6 +25,7 @@ from headrace.pipeline.state import LABEL_RECORD, compile_plan
 from headrace.platform.event_codec import CheckedEvent, event_columns
 from headrace.platform.feature_state import FeatureStateReader
 from headrace.platform.pipelines import load_pipeline
+from headrace.platform.redis_connection import RedisConnections
 from headrace.v1.event_pb2 import Label
 from headrace.v1.prediction_pb2 import OUTCOME_KIND_LABELLED, Outcome, Prediction
 
@@ -59,15 +61,16 @@ class Replay:
             self.offsets[rows] = np.cumsum(random.integers(1, 3, len(rows)))
         self.frauds = np.flatnonzero(random.random(events) < 0.2)
         self.random = random
-        self.vectors: dict[int, tuple[np.ndarray, list[int], list[int]]] = {}
+        self.vectors: dict[int, tuple[np.ndarray, Sequence[int], Sequence[int]]] = {}
 
     def accepted(self, row: int) -> AcceptedEvent:
         event = self.events[row]
         return AcceptedEvent(int(self.offsets[row]), event.time_us, None, event, TimeGuard(event.time_us))
 
     def serve(self, rows: list[int], evaluated: EvaluatedBatch) -> None:
-        for row, values in zip(rows, evaluated.values, strict=True):
-            self.vectors.setdefault(row, (values, evaluated.event_positions, evaluated.outcome_positions))
+        for row, values, which in zip(rows, evaluated.values, evaluated.evaluated.tolist(), strict=True):
+            positions = evaluated.positions[which]
+            self.vectors.setdefault(row, (values, positions.events, positions.outcomes))
 
     def recomputed(self, learned: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Served and recomputed vectors of all events, at the positions that were recorded."""
@@ -80,8 +83,8 @@ class Replay:
         return served, recompute(plan, columns, Positions(events, outcomes), history, labels)
 
 
-def pad(positions: list[int]) -> list[int]:
-    return positions + [-1] * (4 - len(positions))
+def pad(positions: Sequence[int]) -> list[int]:
+    return [*positions, *[-1] * (4 - len(positions))]
 
 
 def label_history(columns: EventColumns, rows: list[int]) -> LabelHistory:
@@ -97,9 +100,20 @@ def label_history(columns: EventColumns, rows: list[int]) -> LabelHistory:
     )
 
 
-def merger(client: Redis, namespace: str, chunk: int = 7) -> EventMerger:
-    reader = FeatureStateReader(client, plan, namespace)
-    return EventMerger(plan, reader, StateWriter(client, reader.keys, 3600), chunk)
+@pytest.fixture
+async def connections(redis_url: str) -> AsyncIterator[RedisConnections]:
+    made = RedisConnections(redis_url)
+    yield made
+    await made.aclose()
+
+
+def merger(connections: RedisConnections, namespace: str, chunk: int = 7) -> EventMerger:
+    reader = FeatureStateReader(connections, plan, namespace)
+    return EventMerger(plan, reader, StateWriter(connections, reader.keys, 3600), chunk)
+
+
+async def merge(worker: EventMerger, partition: int, *events: AcceptedEvent) -> EvaluatedBatch:
+    return await worker.merge([(partition, AcceptedEvents.of(pipeline, events))])
 
 
 def outcome(event: CheckedEvent) -> Outcome:
@@ -111,9 +125,11 @@ def outcome(event: CheckedEvent) -> Outcome:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_vectors_equal_the_recomputation(client: Redis, namespace: str, seed: int) -> None:
+async def test_vectors_equal_the_recomputation(
+    client: Redis, connections: RedisConnections, namespace: str, seed: int
+) -> None:
     replay = Replay(seed, 1500)
-    workers = [merger(client, namespace), merger(client, namespace)]
+    workers = [merger(connections, namespace), merger(connections, namespace)]
     labels = OutcomeMerger(plan, workers[0].reader.keys, workers[0].writer)
     owners = replay.random.integers(0, 2, 4)
     learned: list[int] = []
@@ -128,7 +144,7 @@ async def test_vectors_equal_the_recomputation(client: Redis, namespace: str, se
         rows, waiting[first] = waiting[first][:size], waiting[first][size:]
         redelivered = [r for r in np.flatnonzero(replay.partitions == first).tolist() if r in replay.vectors][-3:]
         batch = [replay.accepted(row) for row in redelivered + rows]
-        evaluated = await worker.merge([(first, batch)])
+        evaluated = await merge(worker, first, *batch)
         replay.serve(redelivered + rows, evaluated)
         now = replay.events[rows[-1]].time_us
         worker.progress[first].committed_highest = now
@@ -148,31 +164,35 @@ async def stored_progress(client: Redis, worker: EventMerger, partition: int) ->
     return PartitionProgress(int(fence or -1), decode_source((source or b"").decode())[1])
 
 
-async def test_a_worker_that_was_overtaken_evaluates_again(client: Redis, namespace: str) -> None:
+async def test_a_worker_that_was_overtaken_evaluates_again(
+    client: Redis, connections: RedisConnections, namespace: str
+) -> None:
     """Another worker merges an event of the same terminal between our read and our write."""
-    first, second = merger(client, namespace), merger(client, namespace)
+    first, second = merger(connections, namespace), merger(connections, namespace)
     first.progress[0], second.progress[1] = PartitionProgress(), PartitionProgress()
     theirs = CheckedEvent("theirs", START, ["c1", "t"], [100.0], False)
     ours = CheckedEvent("ours", START + 8 * DAY, ["c0", "t"], [100.0], False)
     append, done = first.writer.append, False
 
-    async def overtaken(*arguments: object) -> Appended:
+    async def overtaken(*arguments: object) -> list[int]:
         nonlocal done
         if not done:
             done = True
-            await second.merge([(1, [AcceptedEvent(0, 1, None, theirs, TimeGuard(theirs.time_us))])])
+            await merge(second, 1, AcceptedEvent(0, 1, None, theirs, TimeGuard(theirs.time_us)))
         return await append(*arguments)  # type: ignore[arg-type]
 
     first.writer.append = overtaken  # type: ignore[method-assign,assignment]
-    evaluated = await first.merge([(0, [AcceptedEvent(0, 1, None, ours, TimeGuard(ours.time_us))])])
+    evaluated = await merge(first, 0, AcceptedEvent(0, 1, None, ours, TimeGuard(ours.time_us)))
     assert evaluated.values[0][pipeline.feature_names.index("terminal_count_7d")] == 1
-    assert evaluated.event_positions == [0, 0]
+    assert evaluated.positions[evaluated.evaluated[0]].events == [0, 0]
 
 
-async def test_a_moved_fence_stops_the_worker_and_nothing_is_counted_twice(client: Redis, namespace: str) -> None:
+async def test_a_moved_fence_stops_the_worker_and_nothing_is_counted_twice(
+    client: Redis, connections: RedisConnections, namespace: str
+) -> None:
     event = CheckedEvent("e", START, ["c", "t"], [100.0], False)
-    batch = [(0, [AcceptedEvent(5, 1, None, event, TimeGuard(START))])]
-    owner, zombie = merger(client, namespace), merger(client, namespace)
+    batch = [(0, AcceptedEvents.of(pipeline, [AcceptedEvent(5, 1, None, event, TimeGuard(START))]))]
+    owner, zombie = merger(connections, namespace), merger(connections, namespace)
     owner.progress[0], zombie.progress[0] = PartitionProgress(), PartitionProgress()
     await owner.merge(batch)
     with pytest.raises(FenceMovedError, match="events/0"):
@@ -183,13 +203,13 @@ async def test_a_moved_fence_stops_the_worker_and_nothing_is_counted_twice(clien
     assert length == plan.entities[0].event_record.itemsize
 
 
-async def test_old_records_are_trimmed(client: Redis, namespace: str) -> None:
-    worker = merger(client, namespace, chunk=100)
+async def test_old_records_are_trimmed(client: Redis, connections: RedisConnections, namespace: str) -> None:
+    worker = merger(connections, namespace, chunk=100)
     worker.progress[0] = PartitionProgress()
     key = worker.reader.keys.event_log("customer") + "c"
     for day in range(200):
         event = CheckedEvent(f"e{day}", START + day * DAY, ["c", "t"], [100.0], False)
-        evaluated = await worker.merge([(0, [AcceptedEvent(day, 1, None, event, TimeGuard(event.time_us))])])
+        evaluated = await merge(worker, 0, AcceptedEvent(day, 1, None, event, TimeGuard(event.time_us)))
         worker.progress[0].committed_highest = event.time_us
         assert evaluated.values[0][pipeline.feature_names.index("customer_count_30d")] == min(day + 1, 30)
     assert await client.strlen(key) <= 80 * plan.entities[0].event_record.itemsize
@@ -200,18 +220,18 @@ CHECK = "if fence ~= ARGV[2] then return redis.error_reply('FENCED ' .. fence) e
 
 @pytest.mark.parametrize("checked", [True, False])
 async def test_the_fence_is_what_keeps_a_label_from_being_counted_twice(
-    client: Redis, namespace: str, monkeypatch: pytest.MonkeyPatch, checked: bool
+    client: Redis, connections: RedisConnections, namespace: str, monkeypatch: pytest.MonkeyPatch, checked: bool
 ) -> None:
     """The owner merges between a zombie's read and its write. Without the check in the script, both count."""
     assert CHECK in state_writer.APPEND
     if not checked:
         monkeypatch.setattr(state_writer, "APPEND", state_writer.APPEND.replace(CHECK, ""))
     labelled = outcome(CheckedEvent("e", START, ["c", "t"], [100.0], False))
-    events = merger(client, namespace)
-    owner, zombie = (OutcomeMerger(plan, events.reader.keys, merger(client, namespace).writer) for _ in range(2))
+    events = merger(connections, namespace)
+    owner, zombie = (OutcomeMerger(plan, events.reader.keys, merger(connections, namespace).writer) for _ in range(2))
     append = zombie.writer.append
 
-    async def late(*arguments: object) -> Appended:
+    async def late(*arguments: object) -> list[int]:
         await owner.merge(0, [(5, 1, labelled)], 5)
         return await append(*arguments)  # type: ignore[arg-type]
 
@@ -225,31 +245,35 @@ async def test_the_fence_is_what_keeps_a_label_from_being_counted_twice(
     assert length == LABEL_RECORD.itemsize * (1 if checked else 2)
 
 
-async def test_a_log_that_was_trimmed_and_has_grown_again_is_noticed(client: Redis, namespace: str) -> None:
+async def test_a_log_that_was_trimmed_and_has_grown_again_is_noticed(
+    client: Redis, connections: RedisConnections, namespace: str
+) -> None:
     """Between our read and our write another worker replaces a log by one of the same length."""
-    worker = merger(client, namespace)
+    worker = merger(connections, namespace)
     worker.progress[0] = PartitionProgress()
     first, second = (
         CheckedEvent(f"e{number}", START + number * DAY, ["c", f"t{number}"], [100.0], False) for number in range(2)
     )
-    await worker.merge([(0, [AcceptedEvent(0, 1, None, first, TimeGuard(first.time_us))])])
+    await merge(worker, 0, AcceptedEvent(0, 1, None, first, TimeGuard(first.time_us)))
     name = worker.reader.keys.event_log("customer") + "c"
     stored: Any = await client.get(name)
     header = plan.entities[0].header(plan.entities[0].event_record, 1)
     append = worker.writer.append
 
-    async def late(*arguments: object) -> Appended:
+    async def late(*arguments: object) -> list[int]:
         if await client.get(name) == stored:
             assert await worker.writer.rewrite([name], [Rewrite(0, len(stored), stored, stored, header)]) == 1
         return await append(*arguments)  # type: ignore[arg-type]
 
     worker.writer.append = late  # type: ignore[method-assign,assignment]
-    evaluated = await worker.merge([(0, [AcceptedEvent(1, 1, None, second, TimeGuard(second.time_us))])])
+    evaluated = await merge(worker, 0, AcceptedEvent(1, 1, None, second, TimeGuard(second.time_us)))
     assert evaluated.values[0][pipeline.feature_names.index("customer_count_30d")] == 1
 
 
-async def test_records_that_add_nothing_move_the_fence(client: Redis, namespace: str) -> None:
-    worker = merger(client, namespace)
+async def test_records_that_add_nothing_move_the_fence(
+    client: Redis, connections: RedisConnections, namespace: str
+) -> None:
+    worker = merger(connections, namespace)
     worker.progress[0] = PartitionProgress()
     await worker.advance(0, 7, TimeGuard(START, START + 3 * DAY))
     await worker.advance(0, 6, TimeGuard())
@@ -262,13 +286,15 @@ async def test_records_that_add_nothing_move_the_fence(client: Redis, namespace:
         await worker.advance(0, 8, TimeGuard())
 
 
-async def test_nothing_is_trimmed_before_every_partition_with_events_has_begun(client: Redis, namespace: str) -> None:
-    worker = merger(client, namespace, chunk=100)
+async def test_nothing_is_trimmed_before_every_partition_with_events_has_begun(
+    client: Redis, connections: RedisConnections, namespace: str
+) -> None:
+    worker = merger(connections, namespace, chunk=100)
     worker.progress[0] = PartitionProgress()
     await client.hset(worker.reader.keys.sources, "events/1", "")
     for day in range(200):
         event = CheckedEvent(f"e{day}", START + day * DAY, ["c", "t"], [100.0], False)
-        await worker.merge([(0, [AcceptedEvent(day, 1, None, event, TimeGuard(event.time_us))])])
+        await merge(worker, 0, AcceptedEvent(day, 1, None, event, TimeGuard(event.time_us)))
         worker.progress[0].committed_highest = event.time_us
     name = worker.reader.keys.event_log("customer") + "c"
     assert await client.strlen(name) == 200 * plan.entities[0].event_record.itemsize
@@ -276,22 +302,22 @@ async def test_nothing_is_trimmed_before_every_partition_with_events_has_begun(c
 
 @pytest.mark.parametrize("trimmed", [False, True])
 async def test_an_event_sent_to_two_partitions_at_once_is_counted_once(
-    client: Redis, namespace: str, trimmed: bool
+    client: Redis, connections: RedisConnections, namespace: str, trimmed: bool
 ) -> None:
     """Another worker merges copies of our events between our read and our write, and rewrites the log perhaps."""
-    ours, theirs = merger(client, namespace, chunk=2), merger(client, namespace)
+    ours, theirs = merger(connections, namespace, chunk=2), merger(connections, namespace)
     ours.progress[0], theirs.progress[1] = PartitionProgress(), PartitionProgress()
     events = [CheckedEvent(f"e{i}", START + i, ["c", "t"], [100.0], False) for i in range(6)]
     append, done = ours.writer.append, False
     name = ours.reader.keys.event_log("customer") + "c"
     size = plan.entities[0].event_record.itemsize
 
-    async def overtaken(*arguments: object) -> Appended:
+    async def overtaken(*arguments: object) -> list[int]:
         nonlocal done
         if not done:
             done = True
             copies = [AcceptedEvent(i, 1, None, events[i], TimeGuard(START)) for i in (1, 4)]
-            await theirs.merge([(1, copies)])
+            await theirs.merge([(1, AcceptedEvents.of(pipeline, copies))])
             if trimmed:
                 stored: Any = await client.get(name)
                 content = plan.entities[0].header(plan.entities[0].event_record, 1) + stored
@@ -300,10 +326,10 @@ async def test_an_event_sent_to_two_partitions_at_once_is_counted_once(
 
     ours.writer.append = overtaken  # type: ignore[method-assign,assignment]
     batch = [AcceptedEvent(i, 1, None, event, TimeGuard(START)) for i, event in enumerate(events)]
-    evaluated = await ours.merge([(0, batch)])
+    evaluated = await ours.merge([(0, AcceptedEvents.of(pipeline, batch))])
     at = pipeline.feature_names.index("customer_count_1d")
     assert evaluated.values[:, at].tolist() == [1, 2, 3, 4, 5, 6]
-    assert evaluated.event_positions == [5, 4]
+    assert {tuple(evaluated.positions[which].events) for which in evaluated.evaluated.tolist()} == {(5, 4)}
     log: Any = await client.get(name)
     ids = np.frombuffer(log, plan.entities[0].event_record)["id"][int(trimmed) :]
     assert sorted(ids.tolist()) == sorted(hash_ids([event.event_id for event in events]).tolist())

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from headrace.features.event_merging import AcceptedEvent, EventMerger, PartitionProgress
+from headrace.features.accepted_events import AcceptedEvent, AcceptedEvents
+from headrace.features.event_merging import EventMerger, PartitionProgress
 from headrace.features.outcome_merging import OutcomeMerger
-from headrace.features.state_writer import Appended, StateWriter
+from headrace.features.state_writer import StateWriter
 from headrace.features.sweeping import Sweeper
 from headrace.features.time_guard import TimeGuard
 from headrace.features.trimming import Rewrite
@@ -19,6 +20,7 @@ from headrace.pipeline.state import compile_plan
 from headrace.platform.event_codec import CheckedEvent
 from headrace.platform.feature_state import FeatureStateReader
 from headrace.platform.pipelines import load_pipeline
+from headrace.platform.redis_connection import RedisConnections
 from headrace.v1.event_pb2 import Event
 from tests.integration.features.payments import outcome
 
@@ -33,14 +35,21 @@ async def client(redis_url: str) -> AsyncIterator[Redis]:
         yield connection
 
 
+@pytest.fixture
+async def connections(redis_url: str) -> AsyncIterator[RedisConnections]:
+    made = RedisConnections(redis_url)
+    yield made
+    await made.aclose()
+
+
 class State:
     """The state of a pipeline of its own, with a worker of one partition and a sweeper."""
 
-    def __init__(self, client: Redis, namespace: str) -> None:
+    def __init__(self, client: Redis, connections: RedisConnections, namespace: str) -> None:
         self.client = client
-        reader = FeatureStateReader(client, plan, namespace)
+        reader = FeatureStateReader(connections, plan, namespace)
         self.keys = reader.keys
-        self.writer = StateWriter(client, reader.keys, 3600)
+        self.writer = StateWriter(connections, reader.keys, 3600)
         self.worker = EventMerger(plan, reader, self.writer, 100)
         self.worker.progress[0] = PartitionProgress()
         self.labels = OutcomeMerger(plan, reader.keys, self.writer)
@@ -51,7 +60,8 @@ class State:
         """Merge a payment, commit it, and give its vector."""
         time_us = START + int(day * DAY)
         event = CheckedEvent(f"e{self.offset}", time_us, [customer, terminal], [100.0], False)
-        evaluated = await self.worker.merge([(0, [AcceptedEvent(self.offset, 1, None, event, TimeGuard(time_us))])])
+        accepted = AcceptedEvent(self.offset, 1, None, event, TimeGuard(time_us))
+        evaluated = await self.worker.merge([(0, AcceptedEvents.of(plan.pipeline, [accepted]))])
         self.offset += 1
         self.worker.progress[0].committed_highest = time_us
         return [float(value) for value in evaluated.values[0]]
@@ -68,8 +78,10 @@ class State:
         return {name for name in found if name[:2] in ("e:", "l:")}
 
 
-async def test_an_idle_key_leaves_and_returns_clean(client: Redis, namespace: str) -> None:
-    state = State(client, namespace)
+async def test_an_idle_key_leaves_and_returns_clean(
+    client: Redis, connections: RedisConnections, namespace: str
+) -> None:
+    state = State(client, connections, namespace)
     await state.pay(0, "idle", "t-idle")
     await state.label(0, "idle", "t-idle")
     assert await state.sweeper.sweep() == 0
@@ -87,8 +99,10 @@ async def test_an_idle_key_leaves_and_returns_clean(client: Redis, namespace: st
     assert await state.sweeper.sweep() == 0
 
 
-async def test_nothing_is_swept_before_every_partition_has_said_how_far_it_is(client: Redis, namespace: str) -> None:
-    state = State(client, namespace)
+async def test_nothing_is_swept_before_every_partition_has_said_how_far_it_is(
+    client: Redis, connections: RedisConnections, namespace: str
+) -> None:
+    state = State(client, connections, namespace)
     await client.hset(state.keys.sources, "events/1", "")
     await state.pay(0, "idle", "t-idle")
     await state.pay(100, "busy", "t-busy")
@@ -96,8 +110,10 @@ async def test_nothing_is_swept_before_every_partition_has_said_how_far_it_is(cl
     assert await state.sweeper.sweep() == 0
 
 
-async def test_an_append_between_reading_and_deleting_loses_nothing(client: Redis, namespace: str) -> None:
-    state = State(client, namespace)
+async def test_an_append_between_reading_and_deleting_loses_nothing(
+    client: Redis, connections: RedisConnections, namespace: str
+) -> None:
+    state = State(client, connections, namespace)
     for day in (0, 100, 101):
         await state.pay(day, "c", f"t{day}")
         await state.pay(day, f"c{day}", "t")
@@ -114,14 +130,16 @@ async def test_an_append_between_reading_and_deleting_loses_nothing(client: Redi
     assert await client.strlen(name) == 2 * plan.entities[0].event_record.itemsize
 
 
-async def test_a_worker_that_read_a_log_before_it_was_swept_evaluates_again(client: Redis, namespace: str) -> None:
-    state = State(client, namespace)
+async def test_a_worker_that_read_a_log_before_it_was_swept_evaluates_again(
+    client: Redis, connections: RedisConnections, namespace: str
+) -> None:
+    state = State(client, connections, namespace)
     await state.pay(0, "idle", "t")
     for day in (99, 100, 101):
         await state.pay(day, "busy", "t")
     append, calls = state.writer.append, 0
 
-    async def late(*arguments: object) -> Appended:
+    async def late(*arguments: object) -> list[int]:
         nonlocal calls
         calls += 1
         if calls == 1:
@@ -136,8 +154,8 @@ async def test_a_worker_that_read_a_log_before_it_was_swept_evaluates_again(clie
     assert await client.strlen(state.keys.event_log("customer") + "idle") == plan.entities[0].event_record.itemsize
 
 
-async def test_two_may_sweep_at_once(client: Redis, namespace: str) -> None:
-    state = State(client, namespace)
+async def test_two_may_sweep_at_once(client: Redis, connections: RedisConnections, namespace: str) -> None:
+    state = State(client, connections, namespace)
     for number in range(30):
         await state.pay(0, f"c{number}", "t")
     for day in (100, 101):

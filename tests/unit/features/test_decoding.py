@@ -152,7 +152,7 @@ def test_packed_and_named_events_are_the_same() -> None:
 )
 def test_what_cannot_be_used_is_set_aside_with_the_reason(record: Record, reason: str, detail: str) -> None:
     decoded = decode(record)
-    assert decoded.accepted == []
+    assert len(decoded.accepted) == 0
     assert decoded.guard == TimeGuard()
     (rejected,) = decoded.rejected
     assert rejected.reason == reason
