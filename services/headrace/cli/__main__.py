@@ -15,9 +15,11 @@ from headrace.cli.errors import UserError, failure_line
 
 AREAS = {
     "demo": "Replay a history of events.",
+    "erase": "Erase what the feature states keep of one entity.",
     "features": "The feature state of a pipeline.",
     "keys": "Key pairs that sign models.",
     "predict": "Ask a gateway for a prediction.",
+    "rejected": "Records that services could not use.",
     "run": "Run a service.",
     "topics": "Topics of a pipeline.",
 }

@@ -1,0 +1,190 @@
+"""Every kind of bad event among good ones: each is set aside once, with its reason, and nothing else is disturbed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import MessageSizeTooLargeError
+
+from headrace.pipeline import DAY
+from headrace.platform import kafka
+from headrace.platform.rejected_records import MAX_KEY_BYTES, MAX_VALUE_BYTES
+from headrace.v1.event_pb2 import Event
+from tests.integration.features.deployment import Deployment
+from tests.integration.features.payments import JSON_HEADERS, START, Payments
+
+pytestmark = pytest.mark.timeout(120)
+
+TEN_MEGABYTES = 10_000_000
+LARGEST_REQUEST = 32 << 20
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """An event that cannot be used."""
+
+    reason: str
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+    key: bytes = b"bad"
+
+
+def bad_events(fingerprint: int) -> dict[str, Bad]:
+    """One of each kind, by name. Times are good ones in the middle of the stream, but where time is the fault."""
+    middle = START + 20 * DAY
+
+    def packed(**changes: Any) -> bytes:
+        fields: dict[str, Any] = {
+            "event_id": "bad",
+            "event_time_us": middle,
+            "schema_fingerprint": fingerprint,
+            "texts": ["c1", "t1"],
+            "numbers": [100.0],
+        }
+        return Event(**fields | changes).SerializeToString()
+
+    def named(changes: dict[str, Any] | None = None, **outer: Any) -> bytes:
+        fields: dict[str, Any] = {"customer_id": "c1", "terminal_id": "t1", "amount_cents": 100} | (changes or {})
+        kept = {name: value for name, value in fields.items() if value is not ...}
+        return json.dumps({"eventId": "bad", "eventTimeUs": str(middle), "fields": kept} | outer).encode()
+
+    return {
+        "neither protobuf nor JSON": Bad("undecodable", b"\xff\xff\xff\xff"),
+        "cut protobuf": Bad("undecodable", packed()[:-3]),
+        "JSON without its content type": Bad("undecodable", named()),
+        "protobuf with the content type of JSON": Bad("undecodable", packed(), JSON_HEADERS),
+        "broken JSON": Bad("undecodable", b'{"eventId": ', JSON_HEADERS),
+        "JSON of another kind": Bad("undecodable", b'{"event": 1}', JSON_HEADERS),
+        "tombstone": Bad("undecodable", None),
+        "empty value": Bad("undecodable", b""),
+        "unknown entity": Bad("unknown_field", named({"merchant_id": "m1"}), JSON_HEADERS),
+        "missing entity": Bad("missing_field", named({"terminal_id": ...}), JSON_HEADERS),
+        "missing entity, packed": Bad("missing_field", packed(texts=["c1", ""])),
+        "missing number": Bad("missing_field", named({"amount_cents": ...}), JSON_HEADERS),
+        "NaN": Bad("missing_field", packed(numbers=[math.nan])),
+        "NaN in JSON": Bad("missing_field", named({"amount_cents": math.nan}), JSON_HEADERS),
+        "infinity": Bad("out_of_range", packed(numbers=[math.inf])),
+        "infinity in JSON": Bad("out_of_range", named({"amount_cents": -math.inf}), JSON_HEADERS),
+        "number out of range": Bad("out_of_range", packed(numbers=[1e12])),
+        "negative number": Bad("out_of_range", named({"amount_cents": -1}), JSON_HEADERS),
+        "fraction": Bad("wrong_type", packed(numbers=[1.5])),
+        "number for text": Bad("wrong_type", named({"customer_id": 17}), JSON_HEADERS),
+        "list": Bad("wrong_type", named({"amount_cents": [1]}), JSON_HEADERS),
+        "text too long": Bad("out_of_range", packed(texts=["c" * 129, "t1"])),
+        "no id": Bad("missing_field", packed(event_id="")),
+        "id too long": Bad("out_of_range", packed(event_id="e" * 129)),
+        "no time": Bad("missing_field", packed(event_time_us=0)),
+        "negative time": Bad("out_of_range", packed(event_time_us=-5)),
+        "time in the far future": Bad("future", packed(event_time_us=START + 10_000 * DAY)),
+        "time in the far past": Bad("too_late", packed(event_time_us=START - 300 * DAY)),
+        "time beyond any calendar": Bad("out_of_range", packed(event_time_us=2**62)),
+        "wrong fingerprint": Bad("wrong_fingerprint", packed(schema_fingerprint=fingerprint ^ 1)),
+        "wrong shape": Bad("wrong_shape", packed(numbers=[1.0, 2.0])),
+        "key too large": Bad("too_large", packed(), key=b"k" * (MAX_KEY_BYTES + 1)),
+        "10 MB, compressed on the way": Bad("too_large", packed() + b" " * TEN_MEGABYTES),
+    }
+
+
+async def publish_among(deployment: Deployment, payments: Payments, bad: dict[str, Bad]) -> dict[Place, str]:
+    """Publish payments with the bad events spread among the last of them; where each of these lies."""
+    first = len(payments.records) // 2
+    every = max((len(payments.records) - first) // len(bad), 1)
+    waiting = list(bad.items())
+    sent: dict[str, asyncio.Future[Any]] = {}
+    others: list[asyncio.Future[Any]] = []
+    async with kafka.producer(
+        deployment.bootstrap, compression_type="gzip", max_request_size=LARGEST_REQUEST
+    ) as producer:
+        topic = deployment.topics.events
+        for number, one in enumerate(payments.records):
+            others.append(
+                await producer.send(topic, one.value, key=one.key, partition=one.partition, headers=one.headers)
+            )
+            if waiting and number >= first and number % every == 0:
+                name, what = waiting.pop(0)
+                sent[name] = await producer.send(
+                    topic, what.value, key=what.key, partition=len(waiting) % 4, headers=list(what.headers)
+                )
+        await asyncio.gather(*others)
+        assert not waiting
+        return {(at.partition, at.offset): name for name, at in [(name, await one) for name, one in sent.items()]}
+
+
+async def test_each_is_set_aside_once_and_nothing_else_is_disturbed(deployment: Deployment) -> None:
+    pipeline = deployment.plan.pipeline
+    bad = bad_events(pipeline.schema_fingerprint)
+    payments = Payments(pipeline, 2500, seed=21)
+    places = await publish_among(deployment, payments, bad)
+    assert len(places) == len(bad)
+    worker = await deployment.start()
+    await deployment.until(deployment.caught_up, "everything is committed")
+    # Started again, it sets nothing aside a second time.
+    worker.send(signal.SIGTERM)
+    await worker.wait()
+    await worker.start()
+    await deployment.publish(payments.records[-10:])
+    await deployment.until(deployment.caught_up, "what came after the restart is committed")
+    contents = await deployment.assert_exact()
+    assert contents.all_vectors == len(contents.vectors)
+
+    set_aside = {(one.source.partition, one.source.offset): one for one in contents.rejected}
+    assert Counter((one.source.partition, one.source.offset) for one in contents.rejected).most_common(1)[0][1] == 1
+    found = {name: set_aside[place] for place, name in places.items()}
+    assert {name: one.reason for name, one in found.items()} == {name: one.reason for name, one in bad.items()}
+    for name, rejected in found.items():
+        value = bad[name].value
+        assert (rejected.source.topic, rejected.service) == (deployment.topics.events, "features")
+        assert rejected.value == (value or b"")[:MAX_VALUE_BYTES]
+        assert rejected.value_size_bytes == len(value or b"")
+        assert rejected.value_sha256 == (b"" if value is None else hashlib.sha256(value).digest())
+        assert rejected.key == bad[name].key[:MAX_KEY_BYTES]
+        assert [(one.name, one.value) for one in rejected.headers] == list(bad[name].headers)
+        assert rejected.detail
+    # What else was set aside are the payments' own bad ones.
+    assert {one.reason for place, one in set_aside.items() if place not in places} <= {"undecodable"}
+
+
+async def test_ten_megabytes_that_the_topic_lets_in(deployment: Deployment) -> None:
+    """By default a broker refuses them; a topic may be set up to take them."""
+    topic = deployment.topics.events
+    value = b"\x07" * TEN_MEGABYTES
+    async with kafka.producer(deployment.bootstrap, max_request_size=LARGEST_REQUEST) as producer:
+        with pytest.raises(kafka.KafkaRefused) as refused:
+            await kafka.send(producer, topic, value, partition=0)
+        assert isinstance(refused.value.__cause__, MessageSizeTooLargeError)
+        await allow_large_values(deployment, topic)
+        await kafka.send(producer, topic, value, partition=0)
+    good = Payments(deployment.plan.pipeline, 50, seed=23)
+    await deployment.publish(good.records)
+    await deployment.start()
+    await deployment.until(deployment.caught_up, "everything is committed")
+    contents = await deployment.assert_exact()
+    (rejected,) = [one for one in contents.rejected if one.reason == "too_large"]
+    assert rejected.value_size_bytes == TEN_MEGABYTES
+    assert rejected.value == value[:MAX_VALUE_BYTES]
+    assert rejected.value_sha256 == hashlib.sha256(value).digest()
+
+
+async def allow_large_values(deployment: Deployment, topic: str) -> None:
+    """Let a topic take values of up to 16 MB."""
+    spec = next(one for one in deployment.topics.specs(4) if one.name == topic)
+    client = AIOKafkaAdminClient(bootstrap_servers=deployment.bootstrap)
+    await client.start()
+    try:
+        config = dict(spec.config) | {"max.message.bytes": "16000000"}
+        await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, config)])
+    finally:
+        await client.close()
