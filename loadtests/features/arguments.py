@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -40,7 +42,7 @@ class Options:
     quick: bool
 
 
-Measure = Callable[[Options], Awaitable[list[Figure]]]
+Measure = Callable[[Options], Coroutine[Any, Any, list[Figure]]]
 
 
 def parse(description: str, arguments: Sequence[str] | None = None) -> Options:
@@ -70,13 +72,16 @@ def part(name: str, measure: Measure) -> None:
 def run(area: str, measures: Sequence[Measure], options: Options) -> int:
     """Run parts one after the other and report; returns the exit status, 1 where something cannot be measured."""
     figures: list[Figure] = []
+    # Topics that have just been created make producers ask again, and say so.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         if options.controls:
             control_python()
         with report(area, figures, PACKAGES):
             for measure in measures:
-                figures += uvloop.run(measure(options))  # type: ignore[arg-type]
-    except (NotInstalled, ProcessFailed, ServersError) as error:
-        print(f"error: {error}", flush=True)
+                print(f"measuring: {measure.__name__.replace('_', ' ')}", flush=True)
+                figures += uvloop.run(measure(options))
+    except (NotInstalled, ProcessFailed, ServersError, TimeoutError) as error:
+        print(f"error: {error or 'not in time'}", flush=True)
         return 1
     return 0

@@ -13,7 +13,7 @@ import polars as pl
 from aiokafka import AIOKafkaProducer
 
 from headrace.demo.simulator import Simulation, simulate
-from headrace.pipeline import DAY, Pipeline
+from headrace.pipeline import DAY, SECOND, Pipeline
 from headrace.platform import kafka
 from headrace.platform.event_codec import CheckedEvent, pack_event
 from headrace.v1.event_pb2 import Label
@@ -67,22 +67,29 @@ class Records:
         return len(self._ids)
 
     def checked(self, row: int) -> CheckedEvent:
-        """A payment as an event that has passed the schema."""
+        """A payment as an event that has passed the schema.
+
+        Args:
+            row: its place; behind the last one the payments go on as they were, later and with other ids.
+        """
+        lap, at = divmod(row, len(self))
         return CheckedEvent(
-            self._ids[row],
-            self._times[row],
-            [self._customers[row], self._terminals[row]],
-            [self._cents[row]],
+            f"{self._ids[at]}-{lap}" if lap else self._ids[at],
+            self._times[at] + lap * (self._times[-1] - self._times[0] + SECOND),
+            [self._customers[at], self._terminals[at]],
+            [self._cents[at]],
             answered=False,
         )
 
+    def event(self, row: int) -> tuple[bytes, bytes]:
+        """Key (the customer) and packed event of a payment, as `checked` has it."""
+        event = self.checked(row)
+        return event.texts[0].encode(), pack_event(self.pipeline, event).SerializeToString()
+
     @cached_property
     def events(self) -> list[tuple[bytes, bytes]]:
-        """Keys (customers) and packed events, in the order of time."""
-        return [
-            (self._customers[row].encode(), pack_event(self.pipeline, self.checked(row)).SerializeToString())
-            for row in range(len(self))
-        ]
+        """Keys and packed events, in the order of time."""
+        return [self.event(row) for row in range(len(self))]
 
     @cached_property
     def outcomes(self) -> list[tuple[bytes, bytes]]:

@@ -29,6 +29,8 @@ from loadtests.features.deployment import PIPELINE
 
 TIMEOUT_S = 5.0
 WARM_READS = 200
+READY = "reading"
+"""What it says when it has warmed up."""
 
 
 def feature_reading(client: Client, deployed: str) -> FeatureReading:
@@ -53,6 +55,7 @@ async def main(url: str, deployed: str, events: list[CheckedEvent], reads: int, 
     try:
         for at in range(min(WARM_READS, reads or WARM_READS)):
             await reading.read(None, [blocks[at % len(blocks)]])
+        print(READY, flush=True)
         latencies: list[float] = []
         wall, cpu = time.perf_counter(), time.process_time()
         while not stopped.is_set() and (not reads or len(latencies) < reads):

@@ -17,10 +17,11 @@ from loadtests.environment import control_python
 from loadtests.features.arguments import Options, part
 from loadtests.features.deployment import Deployment
 from loadtests.features.payments import Records, payments, publish, send
+from loadtests.features.reader import READY
 from loadtests.features.stream import MOST_S, merge_outcomes
 from loadtests.figures import Figure, figure
 from loadtests.machine import Cores, share_cores
-from loadtests.processes import Rate, finish, measure, module, running
+from loadtests.processes import Process, Rate, finish, measure, module, running
 from loadtests.servers import Servers, servers
 
 GOAL_P99_US = 1000.0
@@ -134,35 +135,46 @@ async def _paced_reads(bench: Bench, deployment: Deployment, events_per_s: float
     command = bench.reader(deployment, 0, 1, READS_PER_S)
     if not events_per_s:
         return await _read_for(bench, command, seconds)
-    with deployment.worker(bench.all_cores):
-        async with KafkaAdmin(bench.kept.bootstrap) as admin, asyncio.TaskGroup() as tasks:
-            handled = deployment.committed(admin, "features")
-            publishing = tasks.create_task(_publish_paced(bench, deployment, events_per_s, seconds + 5))
-            # Reads count once the worker follows.
-            deadline = time.monotonic() + MOST_S
-            while await handled() <= bench.half and time.monotonic() < deadline:  # noqa: ASYNC110 (nothing tells of it)
-                await asyncio.sleep(STEP_S)
-            found = await _read_for(bench, command, seconds)
-            publishing.cancel()
-    return found
+    async with KafkaAdmin(bench.kept.bootstrap) as admin:
+        handled = deployment.committed(admin, "features")
+        with deployment.worker(bench.all_cores) as worker:
+            publishing = asyncio.create_task(_publish_paced(bench, deployment, events_per_s))
+            try:
+                # Reads count once the worker follows.
+                async with asyncio.timeout(MOST_S):
+                    while await handled() <= bench.half:
+                        worker.check()
+                        await asyncio.sleep(STEP_S)
+                return await _read_for(bench, command, seconds)
+            finally:
+                publishing.cancel()
+                await asyncio.gather(publishing, return_exceptions=True)
 
 
 async def _read_for(bench: Bench, command: list[str], seconds: float) -> Reads:
     with running("reader", command, cores=bench.all_cores, directory=bench.kept.directory) as process:
+        await _ready(process)
         await asyncio.sleep(seconds)
         process.check()
     return _reads(process.text())
 
 
-async def _publish_paced(bench: Bench, deployment: Deployment, events_per_s: float, seconds: float) -> None:
-    """Publish what is left of the events at a rate, for a while or until there are none left."""
-    left = bench.made.events[bench.half :]
+async def _ready(process: Process) -> None:
+    """Wait until a reader has warmed up."""
+    async with asyncio.timeout(MOST_S):
+        while READY not in process.text():
+            process.check()
+            await asyncio.sleep(STEP_S)
+
+
+async def _publish_paced(bench: Bench, deployment: Deployment, events_per_s: float) -> None:
+    """Publish the payments that follow, at a rate, until cancelled."""
     async with kafka.producer(bench.kept.bootstrap) as producer:
-        began, sent = time.monotonic(), 0
-        while (elapsed := time.monotonic() - began) < seconds and sent < len(left):
-            due = min(round(elapsed * events_per_s), len(left))
-            await send(producer, deployment.topics.events, left[sent:due])
-            sent = due
+        began, row = time.monotonic(), bench.half
+        while True:
+            due = bench.half + round((time.monotonic() - began) * events_per_s)
+            await send(producer, deployment.topics.events, [bench.made.event(one) for one in range(row, due)])
+            row = due
             await asyncio.sleep(STEP_S)
 
 
@@ -172,7 +184,8 @@ async def _cost_to_the_worker(bench: Bench, read_from: Deployment, top: Rate) ->
     await again.create()
     await publish(bench.kept.bootstrap, again.topics.events, bench.made.events[: bench.half])
     command = bench.reader(read_from, 0, 1, LOADED_READS_PER_S)
-    with running("loaded-reader", command, cores=bench.cores.rest, directory=bench.kept.directory):
+    with running("loaded-reader", command, cores=bench.cores.rest, directory=bench.kept.directory) as reader:
+        await _ready(reader)
         loaded = await _ingest(bench, again)
     large = Deployment(bench.kept, "bench-read-large")
     await large.create()
