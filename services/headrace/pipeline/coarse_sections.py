@@ -1,9 +1,11 @@
 """How a stored log is laid out: an optional header, an optional coarse section, raw records.
 
-The header is a raw record with the time -1. It lies outside every window, and it tells a rewritten log from one that
-merely has the same length: the low 32 bits of its id are the epoch, the high ones the bytes of the coarse section.
+All of it is records of one size, and what is no event has the time -1, so that it lies outside every window and a
+reader that knows nothing of it passes over it. The header tells a rewritten log from one that merely has the same
+length: the low 32 bits of its id are the epoch, the high ones the number of carrier records that follow. Carriers hold
+the coarse section, a piece in each behind its time.
 
-A coarse section is the number of its bucket records (4 bytes), the bucket records, and the cell records of sketches.
+A coarse section is the numbers of its bucket records and of its cell records (4 bytes each) and then these.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ HEADER_TIME = -1
 CELL_RECORD = np.dtype([("time", "<i8"), ("measure", "<u2"), ("cell", "<i4"), ("count", "<u4")])
 """Start of the bucket (microseconds), number of the measure, the sketch's cell and how often it was met."""
 
-_COUNT_BYTES = 4
+_MARK = HEADER_TIME.to_bytes(8, "little", signed=True)
+_COUNTS = 8
 
 
 @dataclass(frozen=True)
@@ -37,23 +40,30 @@ class CoarseLayout:
     bucket: int
     record: np.dtype[Any]
 
-    def decode(self, sections: Sequence[bytes]) -> tuple[Records, Int64Array, Records, Int64Array]:
+    def decode(self, section: bytes) -> tuple[Records, Records]:
+        """The bucket records and the cell records of a section, which may be empty."""
+        if not section:
+            return np.zeros(0, self.record), np.zeros(0, CELL_RECORD)
+        buckets, cells = np.frombuffer(section, "<u4", 2).tolist()
+        middle = _COUNTS + buckets * self.record.itemsize
+        return (
+            np.frombuffer(section, self.record, buckets, _COUNTS),
+            np.frombuffer(section, CELL_RECORD, cells, middle),
+        )
+
+    def decode_all(self, sections: Sequence[bytes]) -> tuple[Records, Int64Array, Records, Int64Array]:
         """The bucket records and the cell records of several sections, each with its slot.
 
         Args:
             sections: one per slot; empty where there is none.
         """
-        buckets, cells = [], []
-        for section in sections:
-            end = _COUNT_BYTES + int.from_bytes(section[:_COUNT_BYTES], "little") * self.record.itemsize
-            buckets.append(section[_COUNT_BYTES:end])
-            cells.append(section[end:])
+        decoded = [self.decode(section) for section in sections]
         slots = np.arange(len(sections))
         return (
-            np.frombuffer(b"".join(buckets), self.record),
-            np.repeat(slots, [len(part) // self.record.itemsize for part in buckets]),
-            np.frombuffer(b"".join(cells), CELL_RECORD),
-            np.repeat(slots, [len(part) // CELL_RECORD.itemsize for part in cells]),
+            np.concatenate([buckets for buckets, _ in decoded]),
+            np.repeat(slots, [len(buckets) for buckets, _ in decoded]),
+            np.concatenate([cells for _, cells in decoded]),
+            np.repeat(slots, [len(cells) for _, cells in decoded]),
         )
 
     @staticmethod
@@ -61,40 +71,56 @@ class CoarseLayout:
         """A section; empty when it would hold nothing."""
         if not len(buckets):
             return b""
-        return len(buckets).to_bytes(_COUNT_BYTES, "little") + buckets.tobytes() + cells.tobytes()
+        return np.array([len(buckets), len(cells)], "<u4").tobytes() + buckets.tobytes() + cells.tobytes()
 
 
-def header(record: np.dtype[Any], epoch: int, coarse_bytes: int = 0) -> bytes:
+def header(record: np.dtype[Any], epoch: int, carriers: int = 0) -> bytes:
     """The first record of a rewritten log.
 
     Args:
         record: layout of the log's raw records.
         epoch: how often it was rewritten.
-        coarse_bytes: length of the coarse section that follows.
+        carriers: number of carrier records that follow.
     """
     first = np.zeros(1, record)
-    first["time"], first["id"] = HEADER_TIME, (coarse_bytes << 32) | (epoch & 0xFFFFFFFF)
+    first["time"], first["id"] = HEADER_TIME, (carriers << 32) | (epoch & 0xFFFFFFFF)
     return first.tobytes()
 
 
-def read_header(value: bytes, record: np.dtype[Any]) -> tuple[int, int, int]:
-    """Epoch, bytes of the header and bytes of the coarse section of a stored log; zeros when it was never rewritten."""
-    if len(value) < record.itemsize or int.from_bytes(value[:8], "little", signed=True) != HEADER_TIME:
-        return 0, 0, 0
+def read_header(value: bytes) -> tuple[int, int] | None:
+    """Epoch and number of carrier records of a stored log; None when it was never rewritten."""
+    if value[:8] != _MARK:
+        return None
     packed = int.from_bytes(value[8:16], "little")
-    return packed & 0xFFFFFFFF, record.itemsize, packed >> 32
+    return packed & 0xFFFFFFFF, packed >> 32
 
 
-def split_logs(values: Sequence[bytes], record: np.dtype[Any]) -> tuple[list[bytes], list[bytes]]:
-    """The coarse sections and the raw records of stored logs, headers left out.
+def join_log(record: np.dtype[Any], epoch: int, section: bytes, raw: Records) -> bytes:
+    """A rewritten log.
 
     Args:
-        values: stored logs.
-        record: layout of their raw records; time and id come first.
+        record: layout of its raw records.
+        epoch: how often it was rewritten.
+        section: coarse section, empty for none.
+        raw: its raw records.
     """
-    sections, raw = [], []
-    for value in values:
-        _, start, coarse_bytes = read_header(value, record)
-        sections.append(value[start : start + coarse_bytes])
-        raw.append(value[start + coarse_bytes :])
-    return sections, raw
+    piece = carried_bytes(record)
+    count = -(-len(section) // piece)
+    carriers = np.empty((count, record.itemsize), np.uint8)
+    carriers[:, :8] = np.frombuffer(_MARK, np.uint8)
+    carriers[:, 8:] = np.frombuffer(section.ljust(count * piece, b"\0"), np.uint8).reshape(count, piece)
+    return header(record, epoch, count) + carriers.tobytes() + raw.tobytes()
+
+
+def read_section(value: bytes, record: np.dtype[Any]) -> bytes:
+    """The coarse section of a stored log, padded at its end; empty when there is none."""
+    found = read_header(value)
+    if found is None or not found[1]:
+        return b""
+    size, (_, count) = record.itemsize, found
+    return np.frombuffer(value, np.uint8, count * size, size).reshape(count, size)[:, 8:].tobytes()
+
+
+def carried_bytes(record: np.dtype[Any]) -> int:
+    """Bytes of a coarse section that one carrier record holds."""
+    return record.itemsize - 8

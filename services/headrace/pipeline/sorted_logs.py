@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from headrace.pipeline.coarse_sections import HEADER_TIME, CoarseLayout, split_logs
+from headrace.pipeline.coarse_sections import HEADER_TIME, CoarseLayout, read_section
 from headrace.pipeline.events import Int64Array
 
 Records = npt.NDArray[Any]
@@ -107,22 +107,19 @@ class SortedLog:
             more_slots: their slots, shape (k,).
             coarse: layout of the coarse sections, None for logs that never have one.
         """
-        sections: Sequence[bytes] = ()
-        if coarse is not None:
-            sections, values = split_logs(values, record)
         lengths = np.fromiter(map(len, values), np.int64, len(values)) // record.itemsize
         slots = np.repeat(np.arange(len(values)), lengths)
         log = SortedLog(
             np.frombuffer(b"".join(values), record), np.concatenate([slots, more_slots]) if len(more) else slots, more
         )
+        sections = [read_section(value, record) for value in values] if coarse is not None else []
         if coarse is not None and any(sections):
-            buckets, bucket_slots, cells, cell_slots = coarse.decode(sections)
+            buckets, bucket_slots, cells, cell_slots = coarse.decode_all(sections)
             log.coarse = SortedLog(buckets, bucket_slots, bucket=coarse.bucket)
             log.cells = {
-                int(number): SortedLog(
-                    cells[cells["measure"] == number], cell_slots[cells["measure"] == number], bucket=coarse.bucket
-                )
-                for number in np.unique(cells["measure"])
+                number: SortedLog(cells[of], cell_slots[of], bucket=coarse.bucket)
+                for number in np.unique(cells["measure"]).tolist()
+                for of in [cells["measure"] == number]
             }
         return log
 

@@ -19,7 +19,9 @@ import numpy.typing as npt
 from headrace.pipeline.aggregations.lanes import Filter, Lane, flag_lane
 from headrace.pipeline.aggregations.measures import DenseMeasure, Measure
 from headrace.pipeline.aggregations.operations import OPERATIONS, Operation
-from headrace.pipeline.coarse_sections import HEADER_TIME, CoarseLayout, header
+from headrace.pipeline.aggregations.sketches import SketchMeasure
+from headrace.pipeline.coarse_sections import CELL_RECORD, HEADER_TIME, CoarseLayout, carried_bytes, header
+from headrace.pipeline.coarsening import coarsen, coarsen_labels
 from headrace.pipeline.encodings import Encoding
 from headrace.pipeline.events import EventColumns, FloatArray, Int64Array, UInt64Array, hash_ids
 from headrace.pipeline.features import Aggregation, Derived, FeatureView, OnDemand
@@ -36,6 +38,8 @@ __all__ = [
     "FeaturePlan",
     "Range",
     "Records",
+    "coarsen",
+    "coarsen_labels",
     "compile_plan",
     "label_records",
 ]
@@ -173,6 +177,20 @@ class EntityPlan:
             for column in measure.columns(number)
         ]
         return CoarseLayout(self.bucket, np.dtype([("time", "<i8"), *columns]))
+
+    @cached_property
+    def coarse_bound(self) -> int:
+        """The most bytes that a key's coarse section takes; 0 when it never has one.
+
+        Beside it a key keeps one record for each event of the last `lateness` microseconds; an entity without a coarse
+        section keeps one for each event of the last `retention` microseconds.
+        """
+        if self.coarse is None:
+            return 0
+        cells = sum(measure.most_cells for measure in self.measures if isinstance(measure, SketchMeasure))
+        per_bucket = self.coarse.record.itemsize + cells * CELL_RECORD.itemsize
+        buckets = -(-(self.retention - self.lateness) // self.bucket) + 1
+        return -(-buckets * per_bucket // carried_bytes(self.event_record)) * self.event_record.itemsize
 
     @cached_property
     def retention(self) -> int:

@@ -62,7 +62,7 @@ def aggregations(operation: str, *, hop: int = 1) -> list[Aggregation]:
                             field,
                             (delay or (step if table.from_labels else 0)) * SECOND,
                             step * SECOND,
-                            over=over,  # type: ignore[arg-type]
+                            over=over,
                             default=-1.5,
                             where=where,
                             half_life=7 * SECOND if "decayed" in operation else 0,
@@ -99,10 +99,10 @@ class Stream:
     labels: LabelHistory
 
 
-def stream(seed: int, size: int, *, partitions: int = 2) -> Stream:
+def stream(seed: int, size: int, *, partitions: int = 2, copies: bool = True) -> Stream:
     """A random stream of a few keys: ties in time, late events, copies, labels and corrections."""
     random = np.random.default_rng(seed)
-    of = random.permutation(np.concatenate([np.arange(size), random.integers(0, size, size // 5)]))
+    of = random.permutation(np.concatenate([np.arange(size), random.integers(0, size, copies * size // 5)]))
     if random.random() < 0.5:
         of = np.sort(of)
     times = 1_000_000_000 + np.sort(random.integers(0, 120, size)) * SECOND

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.pipeline import EventColumns, Pipeline
+from headrace.pipeline import SECOND, EventColumns, Pipeline
 from headrace.pipeline.aggregations.operations import OPERATIONS
 from headrace.pipeline.events import hash_ids
 from headrace.pipeline.recompute import Positions, recompute
-from headrace.pipeline.state import LABEL_RECORD, EntityPlan, compile_plan, label_records
+from headrace.pipeline.state import LABEL_RECORD, EntityPlan, coarsen, coarsen_labels, compile_plan, label_records
 from headrace.pipeline.windows import EntityState, SortedLog, feature_vectors
-from tests.unit.pipeline.every_aggregation import Stream, pipeline_of, stream
+from tests.unit.pipeline.every_aggregation import HOP, Stream, pipeline_of, stream
 
 PIPELINES = {operation: pipeline_of(operation) for operation in OPERATIONS}
+COARSE_PIPELINES = {operation: pipeline_of(operation, hop=HOP // SECOND) for operation in OPERATIONS}
 
 
 @dataclass
@@ -122,3 +123,38 @@ def test_neither_order_nor_batching_changes_an_answer(operation: str, seed: int)
         check(pipeline, found[0], found[1])
     else:
         np.testing.assert_array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 100))
+def test_a_coarsened_log_gives_the_same_answers(operation: str, seed: int, size: int) -> None:
+    # Without copies: a coarse record has no ids to know them by.
+    pipeline, random, of = COARSE_PIPELINES[operation], np.random.default_rng(seed), stream(seed, size, copies=False)
+    plan, events = compile_plan(pipeline), of.history.events
+    entity = plan.entities[0]
+    assert entity.bucket == HOP
+    plain, coarse = Merged(entity), Merged(entity)
+    horizon, smaller = 0, bool(random.random() < 0.3)
+    for rows in np.array_split(np.arange(len(events)), 4):
+        for state in (plain, coarse):
+            state.append(events, rows.tolist())
+        first = len(of.labels.ids) * int(rows[0]) // len(events) if len(rows) else 0
+        last = len(of.labels.ids) * (int(rows[-1]) + 1) // len(events) if len(rows) else 0
+        for state in (plain, coarse):
+            state.append_labels(of, slice(first, last))
+        horizon = max(horizon, int(random.integers(events.times.min() - HOP, events.times.max() + HOP)))
+        reach = horizon - entity.retention + entity.lateness
+        coarse.events = {
+            key: coarsen(entity, value, horizon, reach, only_smaller=smaller) for key, value in coarse.events.items()
+        }
+        coarse.labels = {key: coarsen_labels(entity, value, horizon, reach) for key, value in coarse.labels.items()}
+        asked = np.flatnonzero(events.times >= horizon)
+        if len(asked):
+            batch = events.take(asked)
+            found = [feature_vectors(plan, batch, [state.state(batch)]) for state in (coarse, plain)]
+            check(pipeline, found[0], found[1])
+    assert all(
+        len(value) <= entity.coarse_bound + (1 + len(events)) * entity.event_record.itemsize
+        for value in coarse.events.values()
+    )

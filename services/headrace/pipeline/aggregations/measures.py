@@ -40,6 +40,11 @@ class Selection:
         """What must be kept of an event."""
         return tuple(lane for lane in (self.value, self.flag) if lane is not None)
 
+    @property
+    def all(self) -> bool:
+        """Whether every event counts."""
+        return self.flag is None and (self.value is None or self.value.absent is None)
+
     def mask(self, of: Lookup) -> BoolArray | None:
         """Which records count, shape (m,); None for all."""
         mask = None
@@ -141,21 +146,16 @@ class Count(AdditiveMeasure):
         return (mask.astype(np.int64),)
 
     def over(self, log: SortedLog, span: Span, at: Int64Array, number: int) -> Parts:
-        if not log.bucket and not self._masked:
+        if not log.bucket and self.selection.all:
             return (span.sizes.astype(np.int64),)
         return super().over(log, span, at, number)
 
     def own(self, of: Lookup, count: int) -> Parts:
-        return self.terms(of) if self._masked else (np.ones(count, np.int64),)
-
-    @property
-    def _masked(self) -> bool:
-        value = self.selection.value
-        return self.selection.flag is not None or (value is not None and value.absent is not None)
+        return (np.ones(count, np.int64),) if self.selection.all else self.terms(of)
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
-        return self.selection.lanes if self._masked else ()
+        return () if self.selection.all else self.selection.lanes
 
 
 class Sum(AdditiveMeasure):

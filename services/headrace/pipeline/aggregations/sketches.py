@@ -18,13 +18,13 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from headrace.pipeline.aggregations.lanes import RANK_BITS, REGISTER_BITS, Lookup
+from headrace.pipeline.aggregations.lanes import RANK_BITS, REGISTER_BITS, Lookup, largest_integer
 from headrace.pipeline.aggregations.measures import Measure, Parts
 from headrace.pipeline.events import FloatArray, Int64Array
 from headrace.pipeline.schema import EXACT_INTEGER
 from headrace.pipeline.sorted_logs import SortedLog, Span
 
-REGISTERS = 2**REGISTER_BITS
+REGISTERS = 1 << REGISTER_BITS
 _HASH_BITS = 64 - REGISTER_BITS
 _RANKS = 2**RANK_BITS
 _CELL_BITS = REGISTER_BITS + RANK_BITS
@@ -42,6 +42,11 @@ class SketchMeasure(Measure):
         """The cell of each record that counts, -1 for the others, shape (m,)."""
         raise NotImplementedError
 
+    @property
+    def most_cells(self) -> int:
+        """How many cells there can be."""
+        raise NotImplementedError
+
     def merge(self, groups: Int64Array, cells: Int64Array, counts: Int64Array) -> Parts:
         """Cells of the same group made one, sorted by group and cell: groups, cells, counts."""
         raise NotImplementedError
@@ -51,14 +56,9 @@ class SketchMeasure(Measure):
         if log.bucket:
             return query, log.column("cell")[position].astype(np.int64), log.column("count")[position].astype(np.int64)
         cells = log.remembered(self, lambda: self.cell_of(log.column))[position]
-        there = cells != -1 if self._misses else slice(None)
+        there = slice(None) if self.selection.all else cells != -1
         query = query[there]
         return query, cells[there], np.ones(len(query), np.int64)
-
-    @property
-    def _misses(self) -> bool:
-        value = self.selection.value
-        return self.selection.flag is not None or (value is not None and value.absent is not None)
 
     def own(self, of: Lookup, count: int) -> Parts:
         cells = self.cell_of(of)
@@ -76,6 +76,10 @@ class Registers(SketchMeasure):
     def cell_of(self, of: Lookup) -> Int64Array:
         return self.selection.values(of, -1)
 
+    @property
+    def most_cells(self) -> int:
+        return REGISTERS
+
     def merge(self, groups: Int64Array, cells: Int64Array, counts: Int64Array) -> Parts:
         found = np.sort((groups << _CELL_BITS) | cells)
         highest = np.append(found[1:] >> RANK_BITS != found[:-1] >> RANK_BITS, True)[: len(found)]
@@ -90,6 +94,13 @@ class Bins(SketchMeasure):
         cells = bins(self.selection.values(of, 0))
         mask = self.selection.mask(of)
         return cells if mask is None else np.where(mask, cells, -1)
+
+    @property
+    def most_cells(self) -> int:
+        lane = self.selection.value
+        assert lane is not None
+        assert lane.field is not None
+        return 2 * int(np.searchsorted(_borders(), int(largest_integer(lane.field)))) + 3
 
     def merge(self, groups: Int64Array, cells: Int64Array, counts: Int64Array) -> Parts:
         found, where = np.unique((groups << _BIN_BITS) | cells, return_inverse=True)
@@ -118,17 +129,16 @@ def distinct_counts(queries: Int64Array, cells: Int64Array, count: int) -> Float
 def bins(values: Int64Array) -> Int64Array:
     """The bin of each integer, shape (m,): 2^12 for 0, above it for positive ones, below it for negative ones."""
     size = np.searchsorted(_borders(), np.abs(values), "left") + 1
-    signed: Int64Array = np.where(values == 0, 0, np.sign(values) * size).astype(np.int64)
-    signed += 2 ** (_BIN_BITS - 1)
-    return signed
+    middle = np.int64(2 ** (_BIN_BITS - 1))
+    signed: Int64Array = np.where(values == 0, 0, np.sign(values) * size)
+    return np.asarray(signed + middle)
 
 
 def bin_values(cells: Int64Array) -> FloatArray:
     """What stands for each bin: at most 1 % from every value in it, shape (m,)."""
     numbers = cells - 2 ** (_BIN_BITS - 1)
-    sizes: FloatArray = _representatives()[np.abs(numbers)]
-    sizes = sizes * np.sign(numbers)
-    return sizes
+    values: FloatArray = np.copysign(_representatives()[np.abs(numbers)], numbers)
+    return values
 
 
 def quantiles(
