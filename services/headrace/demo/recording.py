@@ -11,6 +11,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from headrace.demo.history import History
+from headrace.outcomes.answer_clock import AnswerClock
 from headrace.pipeline import Pipeline
 from headrace.v1.alert_pb2 import Alert
 from headrace.v1.event_pb2 import Event, Label, Rejected
@@ -57,10 +58,10 @@ class Recording:
         failed_requests: calls that had no answer in the end, by method.
     """
 
-    def __init__(self, history: History, features: int) -> None:
+    def __init__(self, history: History, pipeline: Pipeline) -> None:
         """Args:
         history: what is replayed.
-        features: width of a vector.
+        pipeline: the declaration.
         """
         n = len(history)
         self.history = history
@@ -69,6 +70,9 @@ class Recording:
         self.outcome = _Places(n)
         self.prediction_time_us = np.zeros(n, np.int64)
         self.prediction_partition = np.full(n, NONE, np.int64)
+        self.due_us = np.zeros(n, np.int64)
+        self._pipeline = pipeline
+        self._clocks = [AnswerClock() for _ in range(PARTITIONS)]
         self.answers = np.zeros(n, np.int32)
         self._answer_id: dict[int, str] = {}
         self.duplicated_answers: set[int] = set()
@@ -76,7 +80,7 @@ class Recording:
         self.degraded = 0
         self.score = np.full(n, np.nan)
         self.version = np.full(n, NONE, np.int32)
-        self.features = np.full((n, features), np.nan)
+        self.features = np.full((n, len(pipeline.feature_names)), np.nan)
         self.channel = np.zeros(n, np.int8)
         self.defaulted = np.zeros(n, np.bool_)
         self.event_positions = np.full((n, PARTITIONS), NONE, np.int64)
@@ -115,6 +119,7 @@ class Recording:
         row = self._row.get(prediction.event_id)
         if row is None:
             return
+        watermark_us = self._moved_clock(place.partition, prediction.event_time_us)
         if prediction.role == ROLE_REPEAT:
             self.repeats += 1
         if prediction.role != ROLE_ANSWER:
@@ -129,6 +134,7 @@ class Recording:
         self.counts.predictions += 1
         self.prediction_time_us[row] = place.time_us
         self.prediction_partition[row] = place.partition
+        self.due_us[row] = max(prediction.event_time_us, watermark_us) + self._pipeline.label.horizon
         self.score[row] = prediction.score
         self.version[row] = self._number(prediction.model_version)
         self.features[row] = prediction.features
@@ -185,30 +191,23 @@ class Recording:
         """Whether all these events have their prediction."""
         return bool((self.answers[rows] > 0).all())
 
-    def expired_by_now(self, pipeline: Pipeline) -> npt.NDArray[np.bool_]:
-        """Which events must have expired, were there no labels, as the predictions stand, bool (n,).
-
-        An event expires when the predictions of its partition have come one horizon and the allowed lateness further.
-        """
-        expired = np.zeros(len(self.history), np.bool_)
-        times = self.history.times
-        for partition in range(PARTITIONS):
-            rows = self.prediction_partition == partition
-            if rows.any():
-                expired |= rows & (times + pipeline.label.horizon <= times[rows].max() - pipeline.lateness)
-        return expired
-
-    def due(self, pipeline: Pipeline, labelled: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Which events must have an outcome by now, bool (n,).
+    def due(self, labelled: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Which events must have an outcome as the predictions stand, bool (n,).
 
         Args:
-            pipeline: says what becomes of an event without a label.
             labelled: events whose label is published, bool (n,).
         """
         answered = self.answers > 0
-        if pipeline.label.expired == "drop":
+        if self._pipeline.label.expired == "drop":
             return answered & labelled
-        return answered & (labelled | self.expired_by_now(pipeline))
+        watermarks = np.array([clock.watermark_us(self._pipeline.lateness) for clock in self._clocks])
+        return answered & (labelled | (self.due_us <= watermarks[self.prediction_partition]))
+
+    def _moved_clock(self, partition: int, time_us: int) -> int:
+        """Move the time that the join has for a partition of `predictions`; returns its watermark."""
+        clock = self._clocks[partition].after(time_us, max_jump_us=self._pipeline.max_jump)
+        self._clocks[partition] = clock
+        return clock.watermark_us(self._pipeline.lateness)
 
     def _number(self, version: str) -> int:
         if version not in self._version:

@@ -160,7 +160,7 @@ class Replay:
     async def _wait_outcomes(self) -> int:
         """Wait for every outcome that must come of what is published; returns their number."""
         recording = self._recording
-        due = recording.due(self.pipeline, self._labelled)
+        due = recording.due(self._labelled)
         n = int(due.sum())
         await self.follower.until(
             lambda: recording.counts.outcomes >= n and bool((recording.outcomes[due] > 0).all()),

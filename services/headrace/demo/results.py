@@ -53,7 +53,7 @@ def build_report(
     warm_up = warm_up_seasons(rules)
     rows = handbook_split(history, split) if split else after_warm_up(history, warm_up, rules.season)
     overall = quality_overall(history, recording.score, rows)
-    due = recording.due(pipeline, history.labelled)
+    due = recording.due(history.labelled)
     traffic = np.array([one.label_to_traffic_seconds for one in served if one.label_to_traffic_seconds is not None])
     report: dict[str, Any] = {
         "pipeline": deployed,

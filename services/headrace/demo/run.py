@@ -26,7 +26,7 @@ from headrace.demo.replay import Replay, lockstep_step
 from headrace.demo.report import write_report
 from headrace.demo.report_table import print_report
 from headrace.demo.results import build_report
-from headrace.demo.stacks import StackName, find_stack
+from headrace.demo.stacks import Stack, StackName, find_stack
 from headrace.pipeline.state import compile_plan
 from headrace.platform import kafka
 from headrace.platform.kafka import KafkaAdmin
@@ -61,6 +61,7 @@ class DemoOptions:
         stack: which stack.
         rate: events per second while flowing; 0 for as fast as they are answered.
         gateway: address of the gateway's gRPC server.
+        folder: where the report goes.
     """
 
     pipeline: str = ""
@@ -72,10 +73,16 @@ class DemoOptions:
     stack: StackName = "local"
     rate: float = DEFAULT_RATE
     gateway: str = "127.0.0.1:15051"
+    folder: Path = REPORT_FOLDER
 
 
-def run_demo(options: DemoOptions, console: Console) -> int:
+def run_demo(options: DemoOptions, console: Console, stack: Stack | None = None) -> int:
     """Run a demonstration.
+
+    Args:
+        options: what is replayed, and how.
+        console: where it is shown.
+        stack: where it runs; that of the options where it is not given.
 
     Returns:
         0 when nothing is missing, duplicated, failed or different, else 1.
@@ -93,7 +100,9 @@ def run_demo(options: DemoOptions, console: Console) -> int:
     console.print(
         f"source: {history.name}, {len(history):,} {words.events}, {int(history.positive.sum()):,} {words.positives}"
     )
-    stack, stack_error = find_stack(options.stack, lambda line: console.print(line, style="dim", highlight=False))
+    stack_error: type[Exception] = DemoError
+    if stack is None:
+        stack, stack_error = find_stack(options.stack, lambda line: console.print(line, style="dim", highlight=False))
     # Every demonstration has a namespace of its own: on a kept stack a second one starts from nothing.
     namespace = f"demo-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}"
     environment = {
@@ -119,7 +128,7 @@ async def _replay(
 ) -> int:
     plan = compile_plan(pipeline)
     topics = Topics(deployed_name(pipeline.name, namespace))
-    recording = Recording(history, plan.width)
+    recording = Recording(history, pipeline)
     bootstrap = settings.kafka_bootstrap
     async with (
         KafkaAdmin(bootstrap, timeout_s=60) as admin,
@@ -150,7 +159,7 @@ async def _replay(
         split=options.split,
     )
     report["replay_seconds"] = round(took, 1)
-    data, page = write_report(report, series, REPORT_FOLDER)
+    data, page = write_report(report, series, options.folder)
     print_report(report, console)
     console.print(f"report: {data} and {page}")
     return 1 if faults(report) else 0

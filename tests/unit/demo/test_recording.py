@@ -22,7 +22,7 @@ plan = compile_plan(load_pipeline("pipelines/fraud.py"))
 
 @pytest.fixture
 def recording() -> Recording:
-    return Recording(history, plan.width)
+    return Recording(history, plan.pipeline)
 
 
 def prediction(row: int, **given: object) -> bytes:
