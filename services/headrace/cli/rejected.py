@@ -199,6 +199,7 @@ def _source(text: str, topics: Topics) -> str:
 def _deployed() -> tuple[Settings, Topics]:
     settings = Settings.load()
     try:
-        return settings, Topics(deployed_name(load_pipeline(settings.pipeline).name, settings.namespace))
+        deployed = deployed_name(load_pipeline(settings.pipeline).name, settings.namespace)
+        return settings, Topics(deployed, definition=settings.definition)
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -11,9 +11,10 @@ import numpy as np
 
 from headrace.features.accepted_events import AcceptedEvents
 from headrace.features.assigned_source import AssignedSource, Batch
+from headrace.features.data_quality import DataQuality
 from headrace.features.decoding import decode_partition
 from headrace.features.event_merging import EvaluatedBatch, EventMerger, PartitionProgress
-from headrace.features.metrics import EVENT_TIME, REDELIVERED_EVENTS
+from headrace.features.metrics import EVENT_TIME, LATE_EVENTS, REDELIVERED_EVENTS
 from headrace.features.publishing import PartitionVectors, Publisher
 from headrace.features.source_positions import StartingPoint
 from headrace.features.time_guard import TimeGuard
@@ -46,6 +47,7 @@ class EventStream:
         self._publisher = publisher
         self._encoder = VectorEncoder(merger.plan.pipeline, topics.events)
         self._commit_interval_s = commit_interval_s
+        self.quality = DataQuality(self._pipeline.event, self._pipeline.entity_fields)
         self._partitions: dict[int, _Partition] = {}
         self._committed_at = time.monotonic()
 
@@ -80,6 +82,10 @@ class EventStream:
             if len(decoded.accepted):
                 accepted.append((partition, decoded.accepted))
             rejected += [r for r in decoded.rejected if r.source.offset >= known.committed]
+            self.quality.observe(decoded.accepted.columns)
+            LATE_EVENTS.inc(int(decoded.accepted.late.sum()))
+        for record in rejected:
+            self.quality.refuse(record.field, record.reason)
         vectors: list[PartitionVectors] = []
         if accepted:
             self._count_redelivered(accepted)

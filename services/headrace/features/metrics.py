@@ -12,6 +12,9 @@ from headrace.features.data_quality import FieldQuality
 
 MERGED_EVENTS = Counter("headrace_features_merged_events_total", "Events beyond the fence")
 DUPLICATE_EVENTS = Counter("headrace_features_duplicate_events_total", "Events whose id was in all their logs already")
+LATE_EVENTS = Counter(
+    "headrace_features_late_events_total", "Events merged though later than allowed: their vectors are marked late"
+)
 REJECTED_EVENTS = Counter("headrace_features_rejected_events_total", "Events set aside", ["reason"])
 MERGED_OUTCOMES = Counter("headrace_features_merged_outcomes_total", "Outcomes beyond the fence")
 EMITTED_VECTORS = Counter("headrace_features_emitted_vectors_total", "Vectors published")

@@ -7,12 +7,14 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 import faust
+from prometheus_client import REGISTRY
 
 from headrace.features.app import build_app
 from headrace.features.assigned_source import AssignedSource, PartitionStream
 from headrace.features.erasures import Erasures
 from headrace.features.event_merging import EventMerger
 from headrace.features.event_stream import EventStream
+from headrace.features.metrics import DataQualityCollector
 from headrace.features.outcome_merging import OutcomeMerger
 from headrace.features.outcome_stream import OutcomeStream
 from headrace.features.publishing import Publisher
@@ -67,17 +69,17 @@ class FeaturesService:
         producer = await self._stack.enter_async_context(kafka.producer(settings.kafka_bootstrap, linger_ms=1))
 
         publisher = Publisher(producer, topics)
+        events = EventStream(
+            EventMerger(plan, reader, writer, settings.chunk_events, erasures),
+            publisher,
+            topics,
+            settings.commit_interval_s,
+        )
+        collector = DataQualityCollector(events.quality.summary)
+        REGISTRY.register(collector)
+        self._stack.callback(REGISTRY.unregister, collector)
         streams: dict[str, tuple[str, str, PartitionStream]] = {
-            EVENTS: (
-                topics.events,
-                "features",
-                EventStream(
-                    EventMerger(plan, reader, writer, settings.chunk_events, erasures),
-                    publisher,
-                    topics,
-                    settings.commit_interval_s,
-                ),
-            ),
+            EVENTS: (topics.events, "features", events),
             OUTCOMES: (
                 topics.outcomes,
                 "features-outcomes",

@@ -131,6 +131,7 @@ async def test_each_is_set_aside_once_and_nothing_else_is_disturbed(deployment: 
     assert len(places) == len(bad)
     worker = await deployment.start()
     await deployment.until(deployment.caught_up, "everything is committed")
+    one_worker, accepted = await worker.get("/metrics"), (await deployment.contents()).accepted
     # Started again, it sets nothing aside a second time.
     worker.send(signal.SIGTERM)
     await worker.wait()
@@ -139,6 +140,10 @@ async def test_each_is_set_aside_once_and_nothing_else_is_disturbed(deployment: 
     await deployment.until(deployment.caught_up, "what came after the restart is committed")
     contents = await deployment.assert_exact()
     assert contents.all_vectors == len(contents.vectors)
+    assert one_worker.count('headrace_features_field_refused_total{field="amount_cents"') == 3
+    assert 'headrace_features_field_refused_total{field="amount_cents",reason="out_of_range"} 4.0' in one_worker
+    assert 'headrace_features_field_refused_total{field="",reason="unknown_field"} 1.0' in one_worker
+    assert f'headrace_features_field_values_total{{field="customer_id"}} {float(len(accepted))}' in one_worker
 
     set_aside = {(one.source.partition, one.source.offset): one for one in contents.rejected}
     assert Counter((one.source.partition, one.source.offset) for one in contents.rejected).most_common(1)[0][1] == 1
