@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 from headrace.features.assigned_source import AssignedSource, PartitionBatch
+from headrace.features.erasures import Erasures
 from headrace.features.event_merging import NOTHING_MERGED, EventMerger
 from headrace.features.event_stream import EventStream
 from headrace.features.outcome_decoding import decode_outcomes
 from headrace.features.outcome_merging import OutcomeMerger
-from headrace.features.publishing import Publisher
+from headrace.features.publishing import PartitionVectors, Publisher
 from headrace.features.settings import FeaturesSettings
 from headrace.features.source_positions import StartingPoint
-from headrace.features.state_writer import StateWriter
+from headrace.features.state_writer import StateWriter, time_to_live_s
 from headrace.features.time_guard import TimeGuard
 from headrace.pipeline.state import FeaturePlan, compile_plan
 from headrace.platform.feature_state import FeatureStateReader
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.redis import Client, connect
+from headrace.platform.redis_connection import RedisConnections
 from headrace.platform.topics import Topics
 from headrace.v1.event_pb2 import Rejected
-from headrace.v1.vector_pb2 import FeatureVector
 from loadtests.features.arguments import Options, part
 from loadtests.features.deployment import PIPELINE
 from loadtests.features.payments import Records, payments
@@ -36,7 +37,6 @@ from loadtests.machine import on, share_cores
 from loadtests.servers import servers
 
 GOAL_EVENTS_S = 60_000.0
-DAY_S = 86_400
 WARM = 0.2
 """Share of the events that fill the state before the measurement begins."""
 
@@ -54,8 +54,8 @@ class Record:
     headers: Sequence[tuple[str, bytes | None]] = ()
 
 
-class EncodingOnly(Publisher):
-    """Encodes vectors, and sends them nowhere.
+class CountingOnly(Publisher):
+    """Takes encoded vectors, and sends them nowhere.
 
     Attributes:
         vectors, rejected: how many there were.
@@ -64,13 +64,9 @@ class EncodingOnly(Publisher):
     def __init__(self) -> None:
         self.vectors = self.rejected = 0
 
-    async def publish(
-        self, vectors: Sequence[tuple[bytes | None, FeatureVector]], rejected: Sequence[Rejected]
-    ) -> None:
-        """Encode."""
-        for _, vector in vectors:
-            vector.SerializeToString()
-        self.vectors += len(vectors)
+    async def publish(self, vectors: Sequence[PartitionVectors], rejected: Sequence[Rejected]) -> None:
+        """Count."""
+        self.vectors += sum(len(one.values) for one in vectors)
         self.rejected += len(rejected)
 
 
@@ -90,20 +86,30 @@ class Engine:
         reader: of the state that it keeps.
     """
 
-    def __init__(self, client: Client, plan: FeaturePlan, deployed: str, settings: FeaturesSettings) -> None:
+    def __init__(
+        self,
+        client: Client,
+        connections: RedisConnections,
+        plan: FeaturePlan,
+        deployed: str,
+        settings: FeaturesSettings,
+    ) -> None:
         """Args:
-        client: connection, bytes undecoded.
+        client: connection for questions about Redis, bytes undecoded.
+        connections: for the state.
         plan: the compiled pipeline.
         deployed: name of the deployed pipeline.
         settings: of the worker.
         """
         self.client = client
-        self.published = EncodingOnly()
-        self.reader = FeatureStateReader(client, plan, deployed)
+        self.published = CountingOnly()
+        self.reader = FeatureStateReader(connections, plan, deployed)
         self._plan = plan
         self._settings = settings
-        self._writer = StateWriter(client, self.reader.keys, 90 * DAY_S)
-        merger = EventMerger(plan, self.reader, self._writer, settings.chunk_events)
+        erasures = Erasures(connections, self.reader.keys)
+        self._writer = StateWriter(connections, self.reader.keys, time_to_live_s(plan), erasures)
+        self._outcomes = OutcomeMerger(plan, self.reader.keys, self._writer, erasures=erasures)
+        merger = EventMerger(plan, self.reader, self._writer, settings.chunk_events, erasures)
         self._topics = Topics(deployed)
         self._stream = EventStream(merger, self.published, self._topics, settings.commit_interval_s)
         self._stream.assigned({0: StartingPoint(0, NOTHING_MERGED, 0, TimeGuard(), 0)})
@@ -112,7 +118,6 @@ class Engine:
 
     async def merge_outcomes(self, values: Sequence[bytes]) -> None:
         """Merge outcomes."""
-        merger = OutcomeMerger(self._plan, self.reader.keys, self._writer)
         now = time.time_ns() // 1_000_000
         for start in range(0, len(values), 500):
             records = [
@@ -120,7 +125,7 @@ class Engine:
                 for at, value in enumerate(values[start : start + 500])
             ]
             outcomes, _ = decode_outcomes(self._plan.pipeline, records)
-            await merger.merge(0, outcomes, records[-1].offset)
+            await self._outcomes.merge(0, outcomes, records[-1].offset)
 
     def batches(self, events: Sequence[tuple[bytes, bytes]]) -> list[list[Record]]:
         """Keys and values as consumed records, in the worker's batches."""
@@ -139,11 +144,11 @@ class Engine:
 @asynccontextmanager
 async def engine(redis_url: str, plan: FeaturePlan, deployed: str) -> AsyncIterator[Engine]:
     """An engine with the worker's default settings."""
-    client = connect(redis_url)
-    try:
-        yield Engine(client, plan, deployed, FeaturesSettings())
-    finally:
-        await client.aclose()
+    async with AsyncExitStack() as stack:
+        client, connections = connect(redis_url), RedisConnections(redis_url)
+        stack.push_async_callback(client.aclose)
+        stack.push_async_callback(connections.aclose)
+        yield Engine(client, connections, plan, deployed, FeaturesSettings())
 
 
 async def redis_cpu_s(client: Client) -> float:

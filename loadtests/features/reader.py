@@ -25,6 +25,7 @@ from headrace.platform.event_codec import CheckedEvent
 from headrace.platform.feature_state import FeatureStateReader
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.redis import Client, connect
+from headrace.platform.redis_connection import RedisConnections
 from loadtests.features.deployment import PIPELINE
 
 TIMEOUT_S = 5.0
@@ -33,13 +34,13 @@ READY = "reading"
 """What it says when it has warmed up."""
 
 
-def feature_reading(client: Client, deployed: str) -> FeatureReading:
+def feature_reading(client: Client, connections: RedisConnections, deployed: str) -> FeatureReading:
     """The gateway's feature stage, wired as its service wires it."""
     plan = compile_plan(load_pipeline(PIPELINE))
     breaker = CircuitBreaker(1.0, time.monotonic)
     local = LocalRecords(60.0, 1000)
     records = AnswerRecords(client, deployed, local, window_s=60.0, timeout_s=TIMEOUT_S, breaker=breaker)
-    reader = FeatureStateReader(client, plan, deployed)
+    reader = FeatureStateReader(connections, plan, deployed)
     return FeatureReading(plan, reader, records, timeout_s=TIMEOUT_S, breaker=breaker)
 
 
@@ -47,8 +48,8 @@ async def main(url: str, deployed: str, events: list[CheckedEvent], reads: int, 
     """Read."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    client = connect(url)
-    reading = feature_reading(client, deployed)
+    client, connections = connect(url), RedisConnections(url)
+    reading = feature_reading(client, connections, deployed)
     blocks = [
         [events[(at * rows + one) % len(events)] for one in range(rows)] for at in range(max(1, len(events) // rows))
     ]
@@ -69,6 +70,7 @@ async def main(url: str, deployed: str, events: list[CheckedEvent], reads: int, 
                 await asyncio.sleep(max(0.0, began + 1 / reads_per_s - time.perf_counter()))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     finally:
+        await connections.aclose()
         await client.aclose()
     p50, p99 = np.percentile(latencies, [50, 99]) * 1e6
     per_row = cpu / len(latencies) / rows * 1e6
