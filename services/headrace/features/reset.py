@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from headrace.features.stored_states import delete_state
 from headrace.platform.errors import OperatorError
-from headrace.platform.feature_state import StateKeys
 from headrace.platform.kafka import KafkaAdmin, KafkaRefused
 from headrace.platform.redis import connect, require_safe
 from headrace.platform.topics import Topics
 
 GROUPS = ("features", "features-outcomes")
-BATCH = 1000
 
 
 class WorkerRunningError(OperatorError):
     """A worker has partitions of the pipeline, so its state must not be taken from it."""
 
 
-async def reset(topics: Topics, keys: StateKeys, bootstrap: str, redis_url: str) -> int:
+async def reset(topics: Topics, fingerprint: int, bootstrap: str, redis_url: str) -> int:
     """Delete the state of a pipeline and what its workers have committed; the number of keys that were deleted.
 
     A worker that starts afterwards reads both topics from their beginning, and publishes a vector for every event
@@ -24,7 +23,7 @@ async def reset(topics: Topics, keys: StateKeys, bootstrap: str, redis_url: str)
 
     Args:
         topics: names.
-        keys: names.
+        fingerprint: of the features.
         bootstrap: Kafka brokers.
         redis_url: where the state is.
 
@@ -37,21 +36,24 @@ async def reset(topics: Topics, keys: StateKeys, bootstrap: str, redis_url: str)
     try:
         await require_safe(client)
         # The commits first: a worker that starts before the state is gone finds its fences and merges nothing twice.
-        async with KafkaAdmin(bootstrap) as admin:
-            for group in map(topics.definition_group, GROUPS):
-                try:
-                    await admin.delete_group(group)
-                except KafkaRefused as error:
-                    raise WorkerRunningError(
-                        f"{error}: stop the features service first (a killed one is a member for seconds more)"
-                    ) from error
-        deleted = 0
-        names: list[bytes] = []
-        async for name in client.scan_iter(f"{keys.prefix}:*", BATCH):
-            names.append(name)
-            if len(names) == BATCH:
-                deleted += await client.unlink(*names)
-                names.clear()
-        return deleted + (await client.unlink(*names) if names else 0)
+        await forget_commits(topics, bootstrap)
+        return await delete_state(client, topics.deployed, fingerprint)
     finally:
         await client.aclose()
+
+
+async def forget_commits(topics: Topics, bootstrap: str) -> None:
+    """Delete what the workers of a definition have committed.
+
+    Raises:
+        WorkerRunningError: a worker is running, or was killed seconds ago.
+        KafkaFault: Kafka does not answer, or refuses.
+    """
+    async with KafkaAdmin(bootstrap) as admin:
+        for group in map(topics.definition_group, GROUPS):
+            try:
+                await admin.delete_group(group)
+            except KafkaRefused as error:
+                raise WorkerRunningError(
+                    f"{error}: stop the features service first (a killed one is a member for seconds more)"
+                ) from error

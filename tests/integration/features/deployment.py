@@ -123,6 +123,7 @@ class Deployment:
     logs: Path
     client: Redis
     workers: list[Worker] = field(default_factory=list)
+    pipeline: str = "pipelines/fraud.py"
     started: int = 0
 
     @property
@@ -132,11 +133,13 @@ class Deployment:
 
     async def create_topics(self) -> None:
         """Create the topics."""
-        await create_topics(self.bootstrap, self.topics.deployed, PARTITIONS)
+        await create_topics(self.bootstrap, self.topics.deployed, PARTITIONS, definition=self.topics.definition)
 
     def environment(self, **settings: object) -> dict[str, str]:
         """Settings of a process of this deployment."""
         return {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")} | {
+            "HEADRACE_PIPELINE": self.pipeline,
+            "HEADRACE_DEFINITION": self.topics.definition,
             "HEADRACE_NAMESPACE": self.namespace,
             "HEADRACE_KAFKA_BOOTSTRAP": self.bootstrap,
             "HEADRACE_REDIS_URL": self.redis_url,
@@ -149,7 +152,7 @@ class Deployment:
         worker = Worker(
             [sys.executable, "-m", "headrace.cli", "run", "features"],
             self.environment(**settings),
-            self.logs / f"worker-{self.started}.log",
+            self.logs / f"worker{self.topics.definition}-{self.started}.log",
         )
         self.started += 1
         self.workers.append(worker)
@@ -222,7 +225,14 @@ class Deployment:
 
     async def command(self, *arguments: str) -> tuple[int, str]:
         """Run `headrace` with arguments; its exit status and what it says."""
-        process = await asyncio.create_subprocess_exec(
+        process = await self.begin_command(*arguments)
+        said, _ = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode is not None
+        return process.returncode, said.decode()
+
+    async def begin_command(self, *arguments: str) -> asyncio.subprocess.Process:
+        """Begin to run `headrace` with arguments."""
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "headrace.cli",
@@ -232,9 +242,6 @@ class Deployment:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        said, _ = await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode is not None
-        return process.returncode, said.decode()
 
     async def emitted(self) -> int:
         """Number of vectors in `vectors`, doubled ones included."""
@@ -278,7 +285,7 @@ class Deployment:
         try:
             async with KafkaAdmin(self.bootstrap, timeout_s=5) as admin:
                 for topic, group in ((self.topics.events, "features"), (self.topics.outcomes, "features-outcomes")):
-                    committed = await admin.committed(self.topics.group(group))
+                    committed = await admin.committed(self.topics.definition_group(group))
                     ends = await admin.end_offsets([topic])
                     if any(end and committed.get(at, (0, ""))[0] < end for at, end in ends.items()):
                         return False

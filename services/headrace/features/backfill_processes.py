@@ -1,0 +1,191 @@
+"""A backfill as one or several processes, and how far it has come."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from headrace.features.backfill import Backfill, Share, history_source
+from headrace.features.bulk_merging import BulkMerger
+from headrace.features.cut_over import CutOver
+from headrace.features.erasures import Erasures
+from headrace.features.history import History
+from headrace.features.outcome_merging import OutcomeMerger
+from headrace.features.state_writer import StateWriter, time_to_live_s
+from headrace.pipeline.state import compile_plan
+from headrace.platform.feature_state import EVENTS, OUTCOMES, FeatureStateReader
+from headrace.platform.kafka import KafkaAdmin, TopicPartition
+from headrace.platform.pipelines import load_pipeline
+from headrace.platform.redis import connect, require_safe
+from headrace.platform.redis_connection import RedisConnections
+from headrace.platform.topics import Topics
+
+PASSES = 3
+ENOUGH_LEFT = 10_000
+POLL_S = 0.25
+REPLY_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class BackfillTask:
+    """What is to be built and from what. It travels between processes.
+
+    Attributes:
+        pipeline: where the declaration is, as `load_pipeline` takes it.
+        topics: names.
+        bootstrap: Kafka brokers.
+        redis_url: where the state is.
+        history: events and labels outside the topics.
+        batch_events: events that are read and merged together.
+        chunk_events: events per script: between scripts other users of Redis get in.
+    """
+
+    pipeline: str
+    topics: Topics
+    bootstrap: str
+    redis_url: str
+    history: History | None
+    batch_events: int
+    chunk_events: int
+
+
+@dataclass(frozen=True)
+class BackfillDone:
+    """How it went.
+
+    Attributes:
+        cut_over: where the worker of the definition begins.
+        records: how many were read by this run.
+        seconds: how long that took.
+    """
+
+    cut_over: CutOver
+    records: int
+    seconds: float
+
+
+Progress = Callable[[int, int], None]
+Ends = Mapping[TopicPartition, int]
+
+
+@asynccontextmanager
+async def opened(task: BackfillTask) -> AsyncIterator[Backfill]:
+    """The backfill of a task, with connections of its own.
+
+    Raises:
+        RedisFault: Redis does not answer, or is not one that keeps state.
+    """
+    plan = compile_plan(load_pipeline(task.pipeline))
+    client = connect(task.redis_url, reply_timeout_s=REPLY_TIMEOUT_S)
+    connections = RedisConnections(task.redis_url, reply_timeout_s=REPLY_TIMEOUT_S)
+    try:
+        await require_safe(client)
+        reader = FeatureStateReader(connections, plan, task.topics.deployed)
+        erasures = Erasures(connections, reader.keys)
+        writer = StateWriter(connections, reader.keys, time_to_live_s(plan), erasures)
+        merger = BulkMerger(plan, reader, writer, erasures, task.chunk_events)
+        outcomes = OutcomeMerger(plan, reader.keys, writer, erasures=erasures)
+        yield Backfill(client, task.bootstrap, task.topics, merger, outcomes, task.batch_events)
+    finally:
+        await connections.aclose()
+        await client.aclose()
+
+
+async def run_backfill(task: BackfillTask, workers: int, progress: Progress) -> BackfillDone:
+    """Build the state, or go on with building it, and set the definition's consumer groups to the cut-over.
+
+    Args:
+        task: what is to be built.
+        workers: how many processes.
+        progress: told how many records are merged, and of how many.
+
+    Raises:
+        BackfillRefusedError: the state is not to be built from history; the message says why.
+        BackfillStalledError: Kafka delivers nothing more, though there is more.
+        KafkaFault: Kafka does not answer, or refuses.
+        RedisFault: Redis does not answer, or is not one that keeps state.
+    """
+    began, records = time.monotonic(), 0
+    async with opened(task) as backfill:
+        cut_over = await backfill.begin()
+        if cut_over is not None:
+            await backfill.commit(cut_over)
+            return BackfillDone(cut_over, 0, time.monotonic() - began)
+        shares = [Share(number, workers) for number in range(workers)]
+        if task.history is not None:
+            sources = {history_source(task.history, share): (0, task.history.rows) for share in shares}
+            records += await _followed(backfill, task, shares, None, sources, progress)
+        for _ in range(PASSES):
+            ends = await backfill.ends()
+            sources = await _ranges(task, ends)
+            merged = await backfill.merged()
+            left = sum(end - max(begin, merged.get(source, -1) + 1) for source, (begin, end) in sources.items())
+            if left <= 0:
+                break
+            records += await _followed(backfill, task, shares, ends, sources, progress)
+            if left < ENOUGH_LEFT:
+                break
+        return BackfillDone(await backfill.finish(), records, time.monotonic() - began)
+
+
+async def _ranges(task: BackfillTask, ends: Ends) -> dict[str, tuple[int, int]]:
+    """First offset and end of each source partition."""
+    names = {task.topics.events: EVENTS, task.topics.outcomes: OUTCOMES}
+    async with KafkaAdmin(task.bootstrap) as admin:
+        begins = await admin.begin_offsets(names)
+    return {f"{names[at.topic]}/{at.partition}": (begins[at], end) for at, end in ends.items()}
+
+
+async def _followed(
+    backfill: Backfill,
+    task: BackfillTask,
+    shares: list[Share],
+    ends: Ends | None,
+    sources: Mapping[str, tuple[int, int]],
+    progress: Progress,
+) -> int:
+    """Let the processes merge a history (no ends) or the topics, and tell how far they are; how much they merged."""
+    before = await backfill.merged()
+    total = sum(end - begin for begin, end in sources.values())
+
+    def done(merged: Mapping[str, int]) -> int:
+        return sum(
+            min(max(merged.get(source, -1) + 1 - begin, 0), end - begin) for source, (begin, end) in sources.items()
+        )
+
+    async with asyncio.TaskGroup() as group:
+        work = group.create_task(_all_shares(backfill, task, shares, ends))
+        while not work.done():
+            progress(done(await backfill.merged()), total)
+            await asyncio.wait([work], timeout=POLL_S)
+    after = await backfill.merged()
+    progress(done(after), total)
+    return done(after) - done(before)
+
+
+async def _all_shares(backfill: Backfill, task: BackfillTask, shares: list[Share], ends: Ends | None) -> None:
+    if len(shares) == 1:
+        await _one_share(backfill, task, shares[0], ends)
+        return
+    with ProcessPoolExecutor(len(shares), mp_context=multiprocessing.get_context("spawn")) as pool:
+        await asyncio.gather(*(asyncio.wrap_future(pool.submit(_process, task, share, ends)) for share in shares))
+
+
+def _process(task: BackfillTask, share: Share, ends: Ends | None) -> None:
+    async def merge() -> None:
+        async with opened(task) as backfill:
+            await _one_share(backfill, task, share, ends)
+
+    asyncio.run(merge())
+
+
+async def _one_share(backfill: Backfill, task: BackfillTask, share: Share, ends: Ends | None) -> None:
+    if ends is not None:
+        await backfill.merge_topics(share, ends, overlap=task.history is not None)
+    elif task.history is not None:
+        await backfill.merge_history(task.history, share)
