@@ -102,7 +102,7 @@ class EntityLogs:
         """
         if more is None or more_slots is None:
             more, more_slots = np.zeros(0, self.plan.event_record), np.zeros(0, np.int64)
-        events = SortedLog.from_values(self.events, self.plan.event_record, more, more_slots)
+        events = SortedLog.from_values(self.events, self.plan.event_record, more, more_slots, self.plan.coarse)
         labels = None
         if self.plan.has_labels:
             labels = SortedLog.from_values(self.labels, LABEL_RECORD, np.zeros(0, LABEL_RECORD), np.zeros(0, np.int64))
