@@ -14,14 +14,18 @@ import click
 from headrace.cli.errors import UserError
 from headrace.cli.progress_bar import ProgressBar
 from headrace.pipeline import Pipeline
+from headrace.pipeline.state import compile_plan
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.settings import Settings
 from headrace.platform.topics import Topics, deployed_name
 
 if TYPE_CHECKING:
     from headrace.offline.computation import EventSource, LabelSource
+    from headrace.offline.served_parity import ServedParity
+    from headrace.offline.served_vectors import ServedVectors
 
 TOPIC = "topic"
+SHOWN = 10
 SOURCE = "a .parquet file or `topic`"
 
 
@@ -62,6 +66,123 @@ def compute(source: str, to: Path, labels: str | None, workers: int | None) -> N
     if known is not None:
         unmatched = f"; {done.unmatched_labels:,} labels of no event" if done.unmatched_labels else ""
         click.echo(f"{done.labelled:,} of them with a label{unmatched}")
+
+
+@click.command()
+@click.option(
+    "--served",
+    default="vectors",
+    show_default=True,
+    metavar="vectors|predictions|FILE",
+    help="What was served: a topic of the deployed pipeline, or a Parquet file.",
+)
+@click.option(
+    "--from",
+    "source",
+    default=TOPIC,
+    show_default=True,
+    metavar="FILE|topic",
+    help="Events: a Parquet file, or `topic`.",
+)
+@click.option("--labels", default=None, metavar="FILE|topic", help="Labels; with a file of events, its file or none.")
+@click.option("--tolerance", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Difference allowed.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes, for a file.  [default: one for each processor]")
+@click.pass_context
+def parity(
+    context: click.Context, served: str, source: str, labels: str | None, tolerance: float, workers: int | None
+) -> None:
+    """Compare the features that were served with their recomputation, feature by feature.
+
+    From the topics, each vector is recomputed at the state positions that it recorded. A file of events (as for
+    `compute`) gives no positions: then everything is taken as known, as in a lockstep replay. A file of vectors has
+    event_id, every feature and, where they are known, event_positions and outcome_positions (lists of offsets).
+
+    The status is 0 when all are equal, 1 when one differs, 2 when the comparison cannot be made. Everything that is
+    compared is held in memory, about 1 KB for each event of a topic.
+    """
+    _need_polars("parity")
+    settings = Settings.load()
+    pipeline = load_pipeline(settings.pipeline)
+    topics = _topics(settings, pipeline)
+    if source == TOPIC and labels not in (None, TOPIC):
+        raise UserError(f"--labels {labels}: allowed with --from topic is topic")
+    found = _served(served, pipeline, settings.kafka_bootstrap, topics)
+    if source == TOPIC:
+        result = _measured(found, pipeline, settings.kafka_bootstrap, topics, tolerance)
+    else:
+        result = _measured_from_file(found, settings, pipeline, topics, source, labels, tolerance, workers)
+    if not result.parity.rows_compared:
+        reasons = "".join(f"; {count:,} {why}" for why, count in result.left_out.most_common())
+        raise UserError(f"--served {served}: there are no vectors to compare{reasons}")
+    _say_parity(result)
+    context.exit(1 if result.parity.rows_different else 0)
+
+
+def _served(served: str, pipeline: Pipeline, bootstrap: str, topics: Topics) -> ServedVectors:
+    from headrace.offline.parquet_file import ParquetFile
+    from headrace.offline.served_vectors import read_file, read_predictions, read_vectors
+
+    if served == "vectors":
+        with ProgressBar(f"reading {topics.vectors}") as bar:
+            return asyncio.run(read_vectors(bootstrap, topics, pipeline, bar.reached))
+    if served == "predictions":
+        with ProgressBar(f"reading {topics.predictions}") as bar:
+            return asyncio.run(read_predictions(bootstrap, topics, pipeline, bar.reached))
+    if not served.endswith(".parquet"):
+        raise UserError(f"--served {served}: allowed is vectors, predictions or a .parquet file")
+    return read_file(ParquetFile(Path(served)), pipeline)
+
+
+def _measured(
+    served: ServedVectors, pipeline: Pipeline, bootstrap: str, topics: Topics, tolerance: float
+) -> ServedParity:
+    from headrace.offline.served_parity import measure
+    from headrace.offline.topic_histories import read_event_history, read_label_history
+
+    with ProgressBar(f"reading {topics.events}") as bar:
+        events = asyncio.run(read_event_history(bootstrap, topics, pipeline, bar.reached))
+    _say_rejected(topics.events, events.rejected)
+    with ProgressBar(f"reading {topics.outcomes}") as bar:
+        labels = asyncio.run(read_label_history(bootstrap, topics, pipeline, bar.reached))
+    with ProgressBar("recomputing") as bar:
+        return measure(compile_plan(pipeline), served, events, labels, tolerance=tolerance, progress=bar.reached)
+
+
+def _measured_from_file(
+    served: ServedVectors,
+    settings: Settings,
+    pipeline: Pipeline,
+    topics: Topics,
+    source: str,
+    labels: str | None,
+    tolerance: float,
+    workers: int | None,
+) -> ServedParity:
+    from headrace.offline.served_parity import measure_against
+    from headrace.offline.training_set import BLOCK_ROWS, compute_training_set
+
+    with tempfile.TemporaryDirectory(prefix="headrace-parity-") as scratch:
+        folder, bootstrap = Path(scratch), settings.kafka_bootstrap
+        events = _events(source, pipeline, bootstrap, topics, folder, BLOCK_ROWS)
+        known = _labels(labels, pipeline, bootstrap, topics, folder, BLOCK_ROWS)
+        with ProgressBar("recomputing") as bar:
+            to = folder / "recomputed.parquet"
+            compute_training_set(pipeline, settings.pipeline, events, known, to, workers=workers, progress=bar.reached)
+        return measure_against(pipeline.feature_names, served, to, tolerance=tolerance)
+
+
+def _say_parity(result: ServedParity) -> None:
+    compared = result.parity
+    width = max(map(len, (one.name for one in compared.features)), default=0)
+    click.echo(f"{'feature':{width}}  {'different':>12}  {'max difference':>14}")
+    for one in compared.features:
+        click.echo(f"{one.name:{width}}  {one.rows_different:12,}  {one.max_abs_error:14.6g}")
+    click.echo(f"{compared.rows_compared:,} vectors compared, {compared.rows_different:,} different")
+    for why, count in result.left_out.most_common():
+        click.echo(f"left out: {count:,} {why}")
+    if result.different:
+        more = f" and {len(result.different) - SHOWN:,} more" if len(result.different) > SHOWN else ""
+        click.echo(f"different: {', '.join(result.different[:SHOWN])}{more}")
 
 
 def _events(

@@ -7,7 +7,7 @@ import asyncio
 import click
 
 from headrace.cli.errors import UserError
-from headrace.cli.feature_history import compute
+from headrace.cli.feature_history import compute, parity
 from headrace.features.reset import reset as reset_state
 from headrace.platform.feature_state import StateKeys
 from headrace.platform.pipelines import load_pipeline
@@ -23,6 +23,7 @@ def features() -> None:
 
 
 features.add_command(compute)
+features.add_command(parity)
 
 
 @features.command()

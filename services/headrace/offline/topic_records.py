@@ -21,11 +21,13 @@ class TopicRecords:
     Attributes:
         topic: its name.
         ends: end offset of each partition when reading began.
+        trimmed: partitions whose first records have left the topic, as far as they were read.
     """
 
     def __init__(self, bootstrap: str, topic: str, ends: dict[TopicPartition, int], progress: Progress) -> None:
         self.topic = topic
         self.ends = ends
+        self.trimmed: set[int] = set()
         self._bootstrap = bootstrap
         self._progress = progress
         self._read = 0
@@ -48,6 +50,8 @@ class TopicRecords:
             return
         async with kafka.consumer(self._bootstrap, partitions=[at], fetch_max_wait_ms=50) as consumer:
             await consumer.seek_to_beginning()
+            if await consumer.position(at):
+                self.trimmed.add(partition)
             loop = asyncio.get_running_loop()
             heard = loop.time()
             while (position := await consumer.position(at)) < end:
