@@ -48,13 +48,16 @@ class SortedLog:
         cells: their sketch cells, by number of the measure.
     """
 
-    def __init__(self, records: Records, slots: Int64Array, more: Records | None = None, *, bucket: int = 0) -> None:
+    def __init__(
+        self, records: Records, slots: Int64Array, more: Records | None = None, *, keys: int = 0, bucket: int = 0
+    ) -> None:
         """Sort.
 
         Args:
             records: structured records with a `time` column, headers included, shape (m,).
             slots: slot of each record, of `more` too, shape (m + k,).
             more: further records behind them, shape (k,).
+            keys: number of slots where it is known; with one, `slots` is not looked at.
             bucket: what one record stands for.
         """
         self.bucket = bucket
@@ -62,25 +65,31 @@ class SortedLog:
         self.cells: Mapping[int, SortedLog] = {}
         self._remembered: dict[Hashable, Any] = {}
         self._parts = [records] if more is None or not len(more) else [records, more]
-        times = np.concatenate([part["time"] for part in self._parts])
-        events = times != HEADER_TIME
+        # What is passed over lies before every window, so a log of one key may keep it.
+        times = self._parts[0]["time"] if len(self._parts) == 1 else np.concatenate([p["time"] for p in self._parts])
         self._kept: npt.NDArray[Any] | None = None
-        if not events.all():
-            self._kept = np.flatnonzero(events)
-            times, slots = times[self._kept], slots[self._kept]
-        self._base = int(times.min()) if len(times) else 0
-        self._span = (int(times.max()) if len(times) else 0) - self._base + 2
-        if len(slots) and (int(slots.max()) + 1) * self._span >= 2**63:
-            raise ValueError("too many keys over too long a time for one evaluation; split the batch")
-        order = slots * self._span + (times - self._base)
-        if (order[1:] < order[:-1]).any():
+        self._single = keys == 1
+        if self._single:
+            order: Int64Array = times
+        else:
+            events = times != HEADER_TIME
+            if not events.all():
+                self._kept = np.flatnonzero(events)
+                times, slots = times[self._kept], slots[self._kept]
+            self._base = int(times.min()) if len(times) else 0
+            self._span = (int(times.max()) if len(times) else 0) - self._base + 2
+            if len(slots) and (int(slots.max()) + 1) * self._span >= 2**63:
+                raise ValueError("too many keys over too long a time for one evaluation; split the batch")
+            order = slots * self._span + (times - self._base)
+        if (order[1:] <= order[:-1]).any():
             by = np.argsort(order, kind="stable")
             order = order[by]
             self._kept = by if self._kept is None else self._kept[by]
-        self._order = order
-        tied = order[1:] == order[:-1]
-        if tied.any() and "id" in (records.dtype.names or ()):
-            self._sort_ties(tied)
+            self._order = order
+            tied = order[1:] == order[:-1]
+            if tied.any() and "id" in (records.dtype.names or ()):
+                self._sort_ties(tied)
+        self._order = np.ascontiguousarray(order)
 
     def _sort_ties(self, tied: npt.NDArray[np.bool_]) -> None:
         """Put records of the same slot and time in the order of their ids, so that order never depends on arrival."""
@@ -107,17 +116,19 @@ class SortedLog:
             more_slots: their slots, shape (k,).
             coarse: layout of the coarse sections, None for logs that never have one.
         """
-        lengths = np.fromiter(map(len, values), np.int64, len(values)) // record.itemsize
-        slots = np.repeat(np.arange(len(values)), lengths)
-        log = SortedLog(
-            np.frombuffer(b"".join(values), record), np.concatenate([slots, more_slots]) if len(more) else slots, more
-        )
+        keys = len(values)
+        stored = np.frombuffer(values[0] if keys == 1 else b"".join(values), record)
+        if keys == 1:
+            log = SortedLog(stored, more_slots, more, keys=1)
+        else:
+            slots = np.repeat(np.arange(keys), [len(value) // record.itemsize for value in values])
+            log = SortedLog(stored, np.concatenate([slots, more_slots]) if len(more) else slots, more)
         sections = [read_section(value, record) for value in values] if coarse is not None else []
         if coarse is not None and any(sections):
             buckets, bucket_slots, cells, cell_slots = coarse.decode_all(sections)
-            log.coarse = SortedLog(buckets, bucket_slots, bucket=coarse.bucket)
+            log.coarse = SortedLog(buckets, bucket_slots, keys=keys, bucket=coarse.bucket)
             log.cells = {
-                number: SortedLog(cells[of], cell_slots[of], bucket=coarse.bucket)
+                number: SortedLog(cells[of], cell_slots[of], keys=keys, bucket=coarse.bucket)
                 for number in np.unique(cells["measure"]).tolist()
                 for of in [cells["measure"] == number]
             }
@@ -127,10 +138,20 @@ class SortedLog:
         return len(self._order)
 
     def after(self, slots: Int64Array, times: Int64Array) -> Positions:
-        """For each query the position behind the last record of its slot at or before its time, shape (n,)."""
-        return np.searchsorted(
-            self._order, slots * self._span + np.clip(times - self._base, -1, self._span - 2), "right"
-        )
+        """For each query the position behind the last record of its slot at or before its time.
+
+        Args:
+            slots: slot of each query, shape (n,).
+            times: times of the queries, shape (n,) or (k, n); before 1970 is as 1970.
+
+        Returns:
+            Positions, in the shape of `times`.
+        """
+        if self._single:
+            return np.searchsorted(self._order, np.maximum(times, HEADER_TIME), "right")
+        wanted = np.clip(times - self._base, -1, self._span - 2)
+        wanted += slots * self._span
+        return np.searchsorted(self._order, wanted, "right")
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column of the records in sorted order, shape (m,)."""

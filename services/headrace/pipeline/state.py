@@ -58,16 +58,26 @@ class Range:
     window: int
     hop: int
 
+    @property
+    def low_edge(self) -> tuple[int, int]:
+        """Its beginning: how far back from the event, and the hop that it moves by."""
+        return self.delay + self.window, self.hop
+
+    @property
+    def high_edge(self) -> tuple[int, int]:
+        """Its end, the event itself apart: without a delay the microsecond before the event."""
+        return (self.delay, self.hop) if self.delay else (1, 1)
+
     def low(self, times: Int64Array) -> Int64Array:
         """For events at `times`, the latest time that is before the window, shape (n,)."""
-        return last_before(times, self.delay + self.window, self.hop)
+        return _end_of_hop(times, *self.low_edge)
 
     def high(self, times: Int64Array) -> Int64Array:
         """For events at `times`, the latest time that is in the window (the event itself apart), shape (n,)."""
-        return last_before(times, self.delay, self.hop) if self.delay else times - 1
+        return _end_of_hop(times, *self.high_edge)
 
 
-def last_before(times: Int64Array, back: int, hop: int) -> Int64Array:
+def _end_of_hop(times: Int64Array, back: int, hop: int) -> Int64Array:
     """The end of the hop in which `back` before each time lies, in microseconds, shape (n,)."""
     return ((times - back) // hop + 1) * hop - 1
 
@@ -96,6 +106,29 @@ class CompiledAggregation:
     def scale(self) -> int:
         """Integer units to one unit of the field."""
         return 1 if self.field is None else self.field.scale
+
+
+@dataclass(frozen=True)
+class FeatureGroup:
+    """Features that differ in nothing but their windows; they are evaluated as one.
+
+    Attributes:
+        first: one of them.
+        columns: their places among the features of the entity.
+        windows: number of their list of windows; groups of the same number have the same windows.
+        low: for each window the edge before it, an index into `EntityPlan.edges`.
+        high: for each window the edge at its end.
+        delays: of the windows, in microseconds, shape (windows, 1).
+        itself: whether the event itself is covered.
+    """
+
+    first: CompiledAggregation
+    columns: list[int]
+    windows: int
+    low: list[int]
+    high: list[int]
+    delays: Int64Array
+    itself: bool
 
 
 @dataclass(frozen=True)
@@ -132,6 +165,49 @@ class EntityPlan:
             measures = operation.measures(aggregation, field, flag)
             compiled.append(CompiledAggregation(aggregation, operation, field, window, flag, measures))
         return tuple(compiled)
+
+    @cached_property
+    def edges(self) -> Mapping[tuple[int, int], int]:
+        """The distinct edges of all windows, (how far back, hop) in microseconds, and their numbers."""
+        edges = dict.fromkeys(edge for one in self.compiled for edge in (one.range.low_edge, one.range.high_edge))
+        return {edge: number for number, edge in enumerate(edges)}
+
+    def edge_times(self, times: Int64Array) -> Int64Array:
+        """For events at `times` the latest time that lies before each edge, shape (edges, n)."""
+        back, hop = self._edge_columns
+        return ((times - back) // hop + 1) * hop - 1
+
+    @cached_property
+    def _edge_columns(self) -> tuple[Int64Array, Int64Array]:
+        back, hop = np.array(list(self.edges), np.int64).T[:, :, None]
+        return back, hop
+
+    @cached_property
+    def groups(self) -> tuple[FeatureGroup, ...]:
+        """The features, grouped for evaluation."""
+        found: dict[tuple[Any, ...], list[int]] = {}
+        for column, one in enumerate(self.compiled):
+            d = one.declared
+            itself = one.operation.itself and not d.delay
+            key = (d.operation, d.of, one.flag, d.over, d.default, d.half_life, d.share, itself)
+            found.setdefault(key, []).append(column)
+        windows: dict[tuple[Any, ...], int] = {}
+        groups = []
+        for (*_, itself), columns in found.items():
+            ranges = [self.compiled[column].range for column in columns]
+            number = windows.setdefault((*ranges, itself), len(windows))
+            groups.append(
+                FeatureGroup(
+                    self.compiled[columns[0]],
+                    columns,
+                    number,
+                    [self.edges[window.low_edge] for window in ranges],
+                    [self.edges[window.high_edge] for window in ranges],
+                    np.array([[window.delay] for window in ranges], np.int64),
+                    itself,
+                )
+            )
+        return tuple(groups)
 
     @cached_property
     def measures(self) -> Mapping[Measure, int]:

@@ -16,7 +16,7 @@ from headrace.pipeline.aggregations.measures import DenseMeasure, Measure, Parts
 from headrace.pipeline.aggregations.sketches import SketchMeasure
 from headrace.pipeline.events import EventColumns, FloatArray, Int64Array
 from headrace.pipeline.sorted_logs import Positions, SortedLog, Span
-from headrace.pipeline.state import CompiledAggregation, EntityPlan, FeaturePlan, Range, last_before
+from headrace.pipeline.state import EntityPlan, FeatureGroup, FeaturePlan
 
 __all__ = ["EntityState", "SortedLog", "feature_vectors"]
 
@@ -68,74 +68,82 @@ def _evaluate(plan: EntityPlan, events: EventColumns, state: EntityState, out: F
             rows = np.arange(len(events))[half]
             _evaluate(plan, events.take(rows), EntityState(state.slots[half], state.events, state.labels), out[half])
         return
-    for column, aggregation in enumerate(plan.compiled):
-        parts = tuple(windows.parts(measure, aggregation) for measure in aggregation.measures)
-        if aggregation.operation.from_labels:
-            parts += tuple((part,) for part in windows.labels(aggregation.range))
-        out[:, column] = aggregation.operation.value(aggregation.declared, aggregation.scale, parts, events.times)
+    for group in plan.groups:
+        first = group.first
+        parts = tuple([windows.parts(measure, group) for measure in first.measures])
+        if first.operation.from_labels:
+            parts += windows.labels(group)
+        values = first.operation.value(first.declared, first.scale, parts, windows.times(group))
+        out[:, group.columns] = values.reshape(len(group.columns), -1).T
 
 
 class _Windows:
-    """The windows of one entity's features for a batch of n events; what is asked twice is computed once."""
+    """The windows of one entity's features for a batch of n events; what is asked twice is computed once.
+
+    The windows of a group are asked as if there were so many events: first all with the first window, then all with the
+    second.
+    """
 
     def __init__(self, plan: EntityPlan, events: EventColumns, state: EntityState) -> None:
         self._plan = plan
         self._events = events
         self._state = state
-        self._edges: dict[tuple[int, int, int], Positions] = {}
-        self._spans: dict[tuple[int, Range], Span] = {}
-        self._parts: dict[tuple[Measure, Range], Parts] = {}
-        self._labels: dict[Range, tuple[Int64Array, Int64Array]] = {}
+        self._edge_times = plan.edge_times(events.times)
+        self._edges: dict[int, Positions] = {}
+        self._spans: dict[tuple[int, int], Span] = {}
+        self._parts: dict[tuple[int, int], Parts] = {}
+        self._labels: dict[int, tuple[Parts, Parts]] = {}
 
     def expanded(self) -> int:
         """Records that must be looked at one by one."""
         largest = 0
-        for one in self._plan.compiled:
-            if any(measure.expands for measure in one.measures):
-                largest = max(largest, int(self._span(self._state.events, one.range).sizes.sum()))
-            if one.operation.from_labels and self._state.labels is not None:
-                largest = max(largest, int(self._span(self._state.labels, one.range).sizes.sum()))
+        for group in self._plan.groups:
+            if any(measure.expands for measure in group.first.measures):
+                largest = max(largest, int(self._span(self._state.events, group).sizes.sum()))
+            if group.first.operation.from_labels and self._state.labels is not None and len(self._state.labels):
+                largest = max(largest, int(self._span(self._state.labels, group).sizes.sum()))
         return largest
 
-    def parts(self, measure: Measure, aggregation: CompiledAggregation) -> Parts:
-        """A measure over the windows of an aggregation, the event itself included where it is to be."""
-        key = measure, aggregation.range
+    def times(self, group: FeatureGroup) -> Int64Array:
+        """Event times, once for each window, shape (windows n,)."""
+        times = self._events.times
+        return times if len(group.columns) == 1 else np.tile(times, len(group.columns))
+
+    def parts(self, measure: Measure, group: FeatureGroup) -> Parts:
+        """A measure over the windows of a group, the event itself included where it is to be."""
+        key = self._plan.measures[measure], group.windows
         if key not in self._parts:
-            self._parts[key] = self._measured(measure, aggregation)
+            self._parts[key] = self._measured(measure, key[0], group)
         return self._parts[key]
 
-    def labels(self, window: Range) -> tuple[Int64Array, Int64Array]:
-        """Number of known labels and of known positives, shapes (n,)."""
+    def labels(self, group: FeatureGroup) -> tuple[Parts, Parts]:
+        """Number of known labels and of known positives, shapes (windows n,)."""
         log = self._state.labels
         assert log is not None
-        if window not in self._labels:
-            self._labels[window] = known_labels(log, self._span(log, window), self._events.times)
-        return self._labels[window]
+        if group.windows not in self._labels:
+            labelled, positive = known_labels(log, self._span(log, group), self.times(group))
+            self._labels[group.windows] = (labelled,), (positive,)
+        return self._labels[group.windows]
 
-    def _measured(self, measure: Measure, aggregation: CompiledAggregation) -> Parts:
-        log, window, events = self._state.events, aggregation.range, self._events
-        number, at = self._plan.measures[measure], events.times - window.delay
-        parts = measure.over(log, self._span(log, window), at, number)
+    def _measured(self, measure: Measure, number: int, group: FeatureGroup) -> Parts:
+        log, events = self._state.events, self._events
+        at = (events.times - group.delays).ravel() if measure.expands else events.times
+        parts = measure.over(log, self._span(log, group), at, number)
         coarse = log.coarse if isinstance(measure, DenseMeasure) else log.cells.get(number)
         if coarse is not None:
-            parts = measure.join(measure.over(coarse, self._span(coarse, window), at, number), parts)
-        if aggregation.operation.itself and not window.delay:
+            parts = measure.join(measure.over(coarse, self._span(coarse, group), at, number), parts)
+        if group.itself:
             lanes = {lane.name: lane for lane in measure.lanes}
-            parts = measure.join(parts, measure.own(lambda name: lanes[name].values(events), len(events)))
+            own = measure.own(lambda name: lanes[name].values(events), len(events))
+            parts = measure.join(parts, measure.repeated(own, len(events), len(group.columns)))
         return measure.merge(*parts) if isinstance(measure, SketchMeasure) else parts
 
-    def _span(self, log: SortedLog, window: Range) -> Span:
-        key = id(log), window
+    def _span(self, log: SortedLog, group: FeatureGroup) -> Span:
+        key = id(log), group.windows
         if key not in self._spans:
-            low = self._edge(log, window.delay + window.window, window.hop)
-            high = self._edge(log, window.delay, window.hop if window.delay else 0)
-            self._spans[key] = Span(low, np.maximum(high, low))
+            if key[0] not in self._edges:
+                self._edges[key[0]] = log.after(self._state.slots, self._edge_times)
+            edges = self._edges[key[0]]
+            low = edges[group.low].ravel()
+            self._spans[key] = Span(low, np.maximum(edges[group.high].ravel(), low))
         return self._spans[key]
-
-    def _edge(self, log: SortedLog, back: int, hop: int) -> Positions:
-        """The position behind what lies `back` before the events or earlier; a hop of 0 is what lies before them."""
-        key = id(log), back, hop
-        if key not in self._edges:
-            times = self._events.times
-            self._edges[key] = log.after(self._state.slots, last_before(times, back, hop) if hop else times - 1)
-        return self._edges[key]

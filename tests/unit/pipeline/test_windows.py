@@ -156,5 +156,15 @@ def test_a_header_is_no_event() -> None:
         np.zeros(0, entity.event_record),
         np.zeros(0, np.int64),
     )
-    assert len(log) == 0
-    assert log.after(np.zeros(1, np.int64), events.times).tolist() == [0]
+    states = [
+        EntityState(np.zeros(1, np.int64), log, None),
+        EntityState(
+            np.zeros(1, np.int64),
+            SortedLog.from_values(
+                [b""], plan.entities[1].event_record, np.zeros(0, plan.entities[1].event_record), np.zeros(0, np.int64)
+            ),
+            SortedLog.from_values([b""], LABEL_RECORD, np.zeros(0, LABEL_RECORD), np.zeros(0, np.int64)),
+        ),
+    ]
+    # The windows of an event just after 1970 reach back before it.
+    assert feature_vectors(plan, events, states)[0, 1:5].tolist() == [1.0, 1.0, 0.0, 0.0]

@@ -16,6 +16,9 @@ def known_labels(log: SortedLog, span: Span, times: Int64Array) -> tuple[Int64Ar
         span: the windows.
         times: event times in microseconds, shape (n,).
     """
+    if not span.sizes.any():
+        none = np.zeros(len(times), np.int64)
+        return none, none
     query, at = span.expanded
     known = log.column("known")[at] <= times[query]
     query, at = query[known], at[known]

@@ -96,6 +96,10 @@ class Measure(ABC):
         """Its parts over each of `count` single events, each on its own."""
 
     @abstractmethod
+    def repeated(self, own: Parts, count: int, times: int) -> Parts:
+        """Its parts over single events, `count` of them, for each of several windows one after the other."""
+
+    @abstractmethod
     def join(self, first: Parts, second: Parts) -> Parts:
         """Its parts over two disjoint sets of events, the second the later one as a rule."""
 
@@ -106,6 +110,9 @@ class DenseMeasure(Measure):
 
     dtypes: ClassVar[tuple[str, ...]] = ("<i8",)
     empty: ClassVar[tuple[int, ...]] = (0,)
+
+    def repeated(self, own: Parts, count: int, times: int) -> Parts:
+        return own if times == 1 else tuple(np.tile(part, times) for part in own)
 
     def columns(self, number: int) -> list[tuple[str, str]]:
         """Names and types of its columns in coarse records."""
@@ -125,7 +132,7 @@ class AdditiveMeasure(DenseMeasure):
 
     def over(self, log: SortedLog, span: Span, at: Int64Array, number: int) -> Parts:
         running = log.remembered(
-            self,
+            number,
             lambda: [_running(term) for term in (self.stored(log, number) if log.bucket else self.terms(log.column))],
         )
         return tuple(sums[span.high] - sums[span.low] for sums in running)
@@ -190,7 +197,7 @@ class Extreme(DenseMeasure):
 
     def over(self, log: SortedLog, span: Span, at: Int64Array, number: int) -> Parts:
         table: list[Int64Array] = log.remembered(
-            self, lambda: [self.stored(log, number)[0] if log.bucket else self._signed(log.column)]
+            number, lambda: [self.stored(log, number)[0] if log.bucket else self._signed(log.column)]
         )
         found = np.full(len(span.low), self.empty[0])
         levels = np.frexp(span.sizes.astype(np.float64))[1] - 1
@@ -219,7 +226,7 @@ class Latest(DenseMeasure):
     empty = (-1, 0, 0)
 
     def over(self, log: SortedLog, span: Span, at: Int64Array, number: int) -> Parts:
-        positions = log.remembered(self, lambda: self._positions(log, number))
+        positions = log.remembered(number, lambda: self._positions(log, number))
         at_last = positions[span.high]
         there = at_last >= span.low
         at_last = np.where(there, at_last, 0)
@@ -273,7 +280,7 @@ class Decayed(DenseMeasure):
         ages = at[query] - log.column("time")[position] - log.bucket
         weights = np.exp2(ages / -self.half_life)
         raw = not log.bucket
-        terms = log.remembered(self, lambda: self.own(log.column, len(log))) if raw else self.stored(log, number)
+        terms = log.remembered(number, lambda: self.own(log.column, len(log))) if raw else self.stored(log, number)
         return tuple(np.bincount(query, weights * term[position], len(at)) for term in terms)
 
     def own(self, of: Lookup, count: int) -> Parts:

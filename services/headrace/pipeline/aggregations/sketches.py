@@ -55,7 +55,7 @@ class SketchMeasure(Measure):
         query, position = span.expanded
         if log.bucket:
             return query, log.column("cell")[position].astype(np.int64), log.column("count")[position].astype(np.int64)
-        cells = log.remembered(self, lambda: self.cell_of(log.column))[position]
+        cells = log.remembered(number, lambda: self.cell_of(log.column))[position]
         there = slice(None) if self.selection.all else cells != -1
         query = query[there]
         return query, cells[there], np.ones(len(query), np.int64)
@@ -65,6 +65,11 @@ class SketchMeasure(Measure):
         there = np.flatnonzero(cells != -1)
         assert len(cells) == count
         return there, cells[there], np.ones(len(there), np.int64)
+
+    def repeated(self, own: Parts, count: int, times: int) -> Parts:
+        query, cells, counts = own
+        copies = np.arange(times)[:, None] * count
+        return (query + copies).ravel(), np.tile(cells, times), np.tile(counts, times)
 
     def join(self, first: Parts, second: Parts) -> Parts:
         return tuple(np.concatenate(pair) for pair in zip(first, second, strict=True))
