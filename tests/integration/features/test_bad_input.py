@@ -162,7 +162,7 @@ async def test_each_is_set_aside_once_and_nothing_else_is_disturbed(deployment: 
     assert {one.reason for place, one in set_aside.items() if place not in places} <= {"undecodable"}
 
 
-async def test_ten_megabytes_that_the_topic_lets_in(deployment: Deployment) -> None:
+async def test_ten_megabytes_that_the_topic_lets_in_before_events_of_every_codec(deployment: Deployment) -> None:
     """By default a broker refuses them; a topic may be set up to take them."""
     topic = deployment.topics.events
     value = b"\x07" * TEN_MEGABYTES
@@ -172,11 +172,15 @@ async def test_ten_megabytes_that_the_topic_lets_in(deployment: Deployment) -> N
         assert isinstance(refused.value.__cause__, MessageSizeTooLargeError)
         await allow_large_values(deployment, topic)
         await kafka.send(producer, topic, value, partition=0)
-    good = Payments(deployment.plan.pipeline, 50, seed=23)
-    await deployment.publish(good.records)
+    good = Payments(deployment.plan.pipeline, 200, seed=23).records
+    for number, codec in enumerate(("gzip", "lz4", "snappy", "zstd")):  # as producers like it
+        async with kafka.producer(deployment.bootstrap, compression_type=codec) as producer:
+            for one in good[number::4]:
+                await producer.send(topic, one.value, key=one.key, partition=one.partition, headers=one.headers)
     await deployment.start()
     await deployment.until(deployment.caught_up, "everything is committed")
     contents = await deployment.assert_exact()
+    assert len(contents.accepted) + len(contents.refused) == len(good) + 1
     (rejected,) = [one for one in contents.rejected if one.reason == "too_large"]
     assert rejected.value_size_bytes == TEN_MEGABYTES
     assert rejected.value == value[:MAX_VALUE_BYTES]
