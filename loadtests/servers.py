@@ -55,7 +55,7 @@ def servers(cores: frozenset[int], *, kafka: bool = True) -> Iterator[Servers]:
     """
     BENCH.mkdir(parents=True, exist_ok=True)
     layout = Layout(run=Path(tempfile.mkdtemp(prefix="servers-", dir=BENCH)))
-    broker, controller, redis = _free_ports(3)
+    broker, controller, redis = free_ports(3)
     ports = Ports(kafka=broker, kafka_controller=controller, redis=redis)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, layout.run, ignore_errors=True)
@@ -95,7 +95,7 @@ def _running(
             process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Loopback ports that were free a moment ago."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 
@@ -111,12 +112,19 @@ def read_only(deployment: Deployment, total: int, cores: Cores) -> Rate:
 async def _two_workers(kept: Servers, made: Records, cores: Cores, one: Rate) -> list[Figure]:
     deployment = Deployment(kept, "bench-two")
     await deployment.create()
-    await publish(kept.bootstrap, deployment.topics.events, made.events)
-    second = cores.second
+    await merge_outcomes(deployment, made, cores)
     async with KafkaAdmin(kept.bootstrap) as admin:
-        with deployment.worker(cores.measured, 1) as first, deployment.worker(second, 2) as other:
+        with deployment.worker(cores.measured, 1) as first, deployment.worker(cores.second, 2) as other:
+            # Else the first would have done most of it before the second had started.
+            await first.ready()
+            await other.ready()
+            publishing = asyncio.create_task(publish(kept.bootstrap, deployment.topics.events, made.events))
             handled = deployment.committed(admin, "features")
-            rate = await measure([first, other], handled, len(made), most_s=MOST_S)
+            try:
+                rate = await measure([first, other], handled, len(made), most_s=MOST_S)
+            finally:
+                publishing.cancel()
+                await asyncio.gather(publishing, return_exceptions=True)
     # By CPU time it is what two workers would do on two cores of their own.
     figures = [
         figure(
