@@ -17,12 +17,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import MessageSizeTooLargeError
 
-from headrace.pipeline import DAY
+from headrace.pipeline import DAY, Pipeline
 from headrace.platform import kafka
 from headrace.platform.rejected_records import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from headrace.v1.event_pb2 import Event
 from tests.integration.features.deployment import Deployment
-from tests.integration.features.payments import JSON_HEADERS, START, Payments
+from tests.integration.features.payments import JSON_HEADERS, START, Payments, Sent
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -98,6 +98,18 @@ def bad_events(fingerprint: int) -> dict[str, Bad]:
     }
 
 
+def good(pipeline: Pipeline, event_id: str, time: int) -> Sent:
+    """A usable event in partition 0."""
+    event = Event(
+        event_id=event_id,
+        event_time_us=time,
+        schema_fingerprint=pipeline.schema_fingerprint,
+        texts=["c1", "t1"],
+        numbers=[100.0],
+    )
+    return Sent(0, b"c1", event.SerializeToString(), [])
+
+
 async def publish_among(deployment: Deployment, payments: Payments, bad: dict[str, Bad]) -> dict[Place, str]:
     """Publish payments with the bad events spread among the last of them; where each of these lies."""
     first = len(payments.records) // 2
@@ -132,11 +144,16 @@ async def test_each_is_set_aside_once_and_nothing_else_is_disturbed(deployment: 
     worker = await deployment.start()
     await deployment.until(deployment.caught_up, "everything is committed")
     one_worker, accepted = await worker.get("/metrics"), (await deployment.contents()).accepted
-    # Started again, it sets nothing aside a second time.
+    # Late events, and a leap ahead that the next event confirms, with a restart between the two.
+    newest = START + 45 * DAY
+    late = [good(pipeline, f"late {days}", newest - days * DAY) for days in (3, 20)]
+    await deployment.publish([*late, good(pipeline, "leap", newest + 5 * DAY)])
+    await deployment.until(deployment.caught_up, "the leap is set aside")
     worker.send(signal.SIGTERM)
     await worker.wait()
     await worker.start()
-    await deployment.publish(payments.records[-10:])
+    # Started again, it sets nothing aside a second time.
+    await deployment.publish([good(pipeline, "landing", newest + 5 * DAY + 1), *payments.records[-10:]])
     await deployment.until(deployment.caught_up, "what came after the restart is committed")
     contents = await deployment.assert_exact()
     assert contents.all_vectors == len(contents.vectors)
@@ -144,6 +161,10 @@ async def test_each_is_set_aside_once_and_nothing_else_is_disturbed(deployment: 
     assert 'headrace_features_field_refused_total{field="amount_cents",reason="out_of_range"} 4.0' in one_worker
     assert 'headrace_features_field_refused_total{field="",reason="unknown_field"} 1.0' in one_worker
     assert f'headrace_features_field_values_total{{field="customer_id"}} {float(len(accepted))}' in one_worker
+
+    marked = {vector.event_id for vector in contents.vectors.values() if vector.late}
+    assert {"late 3", "late 20"} <= marked
+    assert "landing" in {vector.event_id for vector in contents.vectors.values()} - marked
 
     set_aside = {(one.source.partition, one.source.offset): one for one in contents.rejected}
     assert Counter((one.source.partition, one.source.offset) for one in contents.rejected).most_common(1)[0][1] == 1
@@ -158,8 +179,8 @@ async def test_each_is_set_aside_once_and_nothing_else_is_disturbed(deployment: 
         assert rejected.key == bad[name].key[:MAX_KEY_BYTES]
         assert [(one.name, one.value) for one in rejected.headers] == list(bad[name].headers)
         assert rejected.detail
-    # What else was set aside are the payments' own bad ones.
-    assert {one.reason for place, one in set_aside.items() if place not in places} <= {"undecodable"}
+    # What else was set aside are the leap and the payments' own bad ones.
+    assert Counter(one.reason for place, one in set_aside.items() if place not in places)["future"] == 1
 
 
 async def test_ten_megabytes_that_the_topic_lets_in_before_events_of_every_codec(deployment: Deployment) -> None:

@@ -17,8 +17,8 @@ from headrace.pipeline import DAY, HOUR, Pipeline
 from headrace.platform.event_codec import MAX_EVENT_BYTES
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.rejected_records import MAX_DETAIL_CHARACTERS, MAX_KEY_BYTES, MAX_VALUE_BYTES
-from headrace.v1.event_pb2 import Event, Rejected
-from headrace.v1.prediction_pb2 import Outcome, Prediction
+from headrace.v1.event_pb2 import Event, Label
+from headrace.v1.prediction_pb2 import OUTCOME_KIND_EXPIRED, OUTCOME_KIND_LABELLED, Outcome, Prediction
 
 pipeline = load_pipeline("pipelines/fraud.py")
 START = 1_600_000_000_000_000
@@ -255,17 +255,49 @@ def test_no_json_stops_the_stream(fields: dict[str, Any]) -> None:
     assert len(decoded.accepted) + len(decoded.rejected) == 1
 
 
-def test_outcomes_that_cannot_be_used_are_set_aside() -> None:
-    usable = Outcome(prediction=Prediction(event_id="e", entities=["c", "t"], ingested=True)).SerializeToString()
-    elsewhere = Outcome(prediction=Prediction(event_id="e", ingested=False)).SerializeToString()
-    strange = Outcome(prediction=Prediction(event_id="e", entities=["c"], ingested=True)).SerializeToString()
-    values = [None, b"\xff", strange, usable, elsewhere]
-    read, rejected = decode_outcomes(pipeline, [Record(value, offset=i) for i, value in enumerate(values)])
-    assert [(offset, produced) for offset, produced, _ in read] == [(3, 1_234_000), (4, 1_234_000)]
-    assert [(one.source.offset, one.reason) for one in rejected] == [
-        (0, "undecodable"),
-        (1, "undecodable"),
-        (2, "wrong_shape"),
-    ]
-    assert rejected[2].detail == "prediction.entities has 1 ids; this pipeline has 2 entities"
-    assert isinstance(rejected[2], Rejected)
+def outcome(*, label: dict[str, Any] | None = None, previous: float | None = None, **prediction: Any) -> Outcome:
+    fields: dict[str, Any] = {"event_id": "e", "event_time_us": START, "entities": ["c", "t"], "ingested": True}
+    values: dict[str, Any] = {"value": 1.0, "label_time_us": START}
+    made = Outcome(
+        prediction=Prediction(**fields | prediction),
+        label=Label(**values | (label or {})),
+        kind=OUTCOME_KIND_LABELLED,
+    )
+    if previous is not None:
+        made.previous_label = previous
+    return made
+
+
+def test_outcomes_that_can_be_used_are_read() -> None:
+    expired = outcome()
+    expired.ClearField("label")
+    expired.kind = OUTCOME_KIND_EXPIRED
+    usable = [outcome(), outcome(previous=0.0), outcome(ingested=False, entities=[], event_time_us=0), expired]
+    records = [Record(one.SerializeToString(), offset=i) for i, one in enumerate(usable)]
+    read, rejected = decode_outcomes(pipeline, records)
+    assert read == [(offset, 1_234_000, one) for offset, one in enumerate(usable)]
+    assert rejected == []
+
+
+@pytest.mark.parametrize(
+    ("value", "reason", "detail"),
+    [
+        (None, "undecodable", "the record has no value; an Outcome is expected"),
+        (b"\xff", "undecodable", "the value is no protobuf Outcome: "),
+        (outcome(entities=["c"]), "wrong_shape", "prediction.entities has 1 ids; this pipeline has 2 entities"),
+        (outcome(entities=["c", ""]), "missing_field", "the id of the terminal is missing"),
+        (outcome(event_id=""), "missing_field", "event_id is missing; it is required text"),
+        (outcome(event_time_us=-1), "out_of_range", "event_time_us is -1; allowed are the years 1970 to 2200"),
+        (outcome(label={"label_time_us": 0}), "missing_field", "label.label_time_us is 0; allowed are the years"),
+        (outcome(label={"label_time_us": 2**62}), "out_of_range", f"label.label_time_us is {2**62}; allowed are"),
+        (outcome(label={"value": math.nan}), "out_of_range", "label.value is nan; it must be finite"),
+        (outcome(label={"value": math.inf}), "out_of_range", "label.value is inf; it must be finite"),
+        (outcome(previous=math.nan), "out_of_range", "previous_label is nan; it must be finite"),
+    ],
+)
+def test_outcomes_that_cannot_be_used_are_set_aside(value: Outcome | bytes | None, reason: str, detail: str) -> None:
+    content = value.SerializeToString() if isinstance(value, Outcome) else value
+    read, (rejected,) = decode_outcomes(pipeline, [Record(content, offset=7)])
+    assert read == []
+    assert (rejected.source.offset, rejected.reason) == (7, reason)
+    assert rejected.detail.startswith(detail)
