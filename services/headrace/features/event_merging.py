@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ from headrace.features.metrics import DUPLICATE_EVENTS, MERGED_EVENTS, OVERTAKEN
 from headrace.features.pending_appends import LogAdditions, PendingAppends
 from headrace.features.state_writer import StateWriter
 from headrace.features.time_guard import TimeGuard
+from headrace.features.trimming import EVENT_SOURCES, IDLE, TRIMMED
 from headrace.features.vector_encoding import StatePositions
 from headrace.pipeline.events import EventColumns, FloatArray, Int64Array, hash_ids
 from headrace.pipeline.state import FeaturePlan
@@ -38,14 +39,14 @@ class PartitionProgress:
     fence: int = NOTHING_MERGED
     committed_highest: int = 0
 
-    def encode(self, guard: TimeGuard) -> str:
-        """What is stored beside the fence: the guard, and the committed event time."""
-        return f"{guard.encode()}:{self.committed_highest}"
+    def encode(self, guard: TimeGuard, *, idle: bool = False) -> str:
+        """What is stored beside the fence: the guard, the committed event time, and whether the partition is idle."""
+        return f"{guard.encode()}:{self.committed_highest}{IDLE if idle else ''}"
 
 
 def decode_source(text: str) -> tuple[TimeGuard, int]:
     """Guard and committed event time from what is stored beside a fence; fresh ones from the empty string."""
-    guard, _, committed = text.rpartition(":")
+    guard, _, committed = text.removesuffix(IDLE).rpartition(":")
     return TimeGuard.decode(guard), int(committed or 0)
 
 
@@ -57,11 +58,13 @@ class EvaluatedBatch:
         values: in the order of the batch, shape (n, features).
         positions: state positions that vectors hold at: one, and a second one for events that were evaluated again.
         evaluated: for each event which of them is its own, shape (n,).
+        late: whether logs were trimmed already of what windows at its time may reach, shape (n,).
     """
 
     values: FloatArray
     positions: tuple[StatePositions, ...]
     evaluated: Int64Array
+    late: BoolArray
 
 
 @dataclass
@@ -98,7 +101,7 @@ class EventMerger:
         beyond = np.concatenate([events.offsets > self.progress[p].fence for p, events in batch])
         snapshot = await self._read(columns)
         self._check_fences(batch, snapshot)
-        sources = {name.decode(): value.decode() for name, value in pairs(snapshot.replies[0])}
+        sources = _sources(snapshot)
         if self.erasures is not None:
             await self.erasures.follow(sources)
         hashes = hash_ids(columns.ids)
@@ -122,6 +125,7 @@ class EventMerger:
         merged = snapshot.fences | {f"{EVENTS}/{p}": self.progress[p].fence for p, _ in batch}
         positions = [_positions(merged, newest)]
         evaluated = np.zeros(len(columns), np.int64)
+        late = self._late(columns, sources)
         again = appends.overtaken()
         if len(again):
             # Another worker wrote to these keys between our read and our write: evaluate on what is there now.
@@ -132,7 +136,8 @@ class EventMerger:
             values[again] = feature_vectors(self.plan, some, [logs.state() for logs in snapshot.entities])
             positions.append(_positions(snapshot.fences, max(newest, snapshot.newest_us)))
             evaluated[again] = 1
-        return EvaluatedBatch(values, tuple(positions), evaluated)
+            late[again] = self._late(some, _sources(snapshot))
+        return EvaluatedBatch(values, tuple(positions), evaluated, late)
 
     async def advance(self, partition: int, through: int, guard: TimeGuard) -> None:
         """Move the fence over records that add nothing to the state: rejected ones, markers of transactions.
@@ -153,6 +158,31 @@ class EventMerger:
             state = progress.encode(guard)
             await self.writer.append(f"{EVENTS}/{partition}", progress.fence, through, state, 0, {})
             progress.fence = through
+
+    async def set_idle(self, partition: int, guard: TimeGuard) -> bool:
+        """Say of a partition that nothing comes from it, if it holds others back; whether it does.
+
+        An event that comes all the same takes that back. It is late if logs were trimmed meanwhile of what it needs.
+
+        Args:
+            partition: of `events`; all of it is committed.
+            guard: the partition's guard there.
+
+        Raises:
+            FenceMovedError: the fence is not where this worker left it.
+        """
+        source, progress = f"{EVENTS}/{partition}", self.progress[partition]
+        if progress.fence == NOTHING_MERGED:  # it has had no events, and never counted
+            return False
+        sources = _sources(await self._read(EventColumns.from_rows(self.plan.pipeline.event, [], [], [], [])))
+        others = [decode_source(text)[0].confirmed for name, text in sources.items() if name.startswith(EVENT_SOURCES)]
+        if max(others, default=0) - progress.committed_highest <= self.plan.pipeline.lateness:
+            return False
+        await self.writer.append(source, progress.fence, progress.fence, progress.encode(guard, idle=True), 0, {})
+        return True
+
+    def _late(self, columns: EventColumns, sources: Mapping[str, str]) -> BoolArray:
+        return columns.times < int(sources.get(TRIMMED, 0)) - self.plan.pipeline.lateness
 
     async def _read(self, columns: EventColumns) -> StateSnapshot:
         return await self.reader.read(columns, [("HGETALL", self.reader.keys.sources)])
@@ -182,6 +212,10 @@ class EventMerger:
                 appends.found(await self.writer.append(source, progress.fence, fence, state, newest, deltas, known))
                 progress.fence = fence
             first += len(events)
+
+
+def _sources(snapshot: StateSnapshot) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in pairs(snapshot.replies[0])}
 
 
 def _positions(fences: dict[str, int], newest_us: int) -> StatePositions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from headrace.features.accepted_events import AcceptedEvents
 from headrace.features.assigned_source import AssignedSource, Batch
 from headrace.features.data_quality import DataQuality
 from headrace.features.decoding import decode_partition
+from headrace.features.errors import FenceMovedError
 from headrace.features.event_merging import EvaluatedBatch, EventMerger, PartitionProgress
 from headrace.features.metrics import EVENT_TIME, LATE_EVENTS, REDELIVERED_EVENTS
 from headrace.features.publishing import PartitionVectors, Publisher
@@ -30,30 +32,42 @@ class _Partition:
     guard: TimeGuard
     committed: int
     next_offset: int
+    heard_at: float
+    idle: bool = False
 
 
 class EventStream:
     """Handles the batches of `events`: decode, merge, evaluate, publish, commit, in this order."""
 
-    def __init__(self, merger: EventMerger, publisher: Publisher, topics: Topics, commit_interval_s: float) -> None:
+    def __init__(
+        self,
+        merger: EventMerger,
+        publisher: Publisher,
+        topics: Topics,
+        commit_interval_s: float,
+        idle_after_s: float = 60.0,
+    ) -> None:
         """Args:
         merger: the state.
         publisher: publishes vectors and rejected records.
         topics: names.
         commit_interval_s: longest time between commits while events flow, in seconds.
+        idle_after_s: how long nothing comes from a partition until it holds trimming back no longer, in seconds.
         """
         self._merger = merger
         self._pipeline = merger.plan.pipeline
         self._publisher = publisher
         self._encoder = VectorEncoder(merger.plan.pipeline, topics.events)
         self._commit_interval_s = commit_interval_s
+        self._idle_after_s = idle_after_s
         self.quality = DataQuality(self._pipeline.event, self._pipeline.entity_fields)
         self._partitions: dict[int, _Partition] = {}
         self._committed_at = time.monotonic()
 
     def assigned(self, points: Mapping[int, StartingPoint]) -> None:
         """Go on from these points, with these partitions only."""
-        self._partitions = {p: _Partition(s.guard, s.committed, s.offset) for p, s in points.items()}
+        now = time.monotonic()
+        self._partitions = {p: _Partition(s.guard, s.committed, s.offset, now) for p, s in points.items()}
         self._merger.progress = {p: PartitionProgress(s.fence, s.committed_highest) for p, s in points.items()}
 
     def fences(self) -> Mapping[int, int]:
@@ -96,6 +110,8 @@ class EventStream:
         for partition, guard in guards.items():
             self._partitions[partition].guard = guard
             self._partitions[partition].next_offset = batch[partition].through + 1
+            self._partitions[partition].heard_at = time.monotonic()
+            self._partitions[partition].idle = False
             EVENT_TIME.labels(partition).set(guard.highest / 1e6)
         if time.monotonic() - self._committed_at >= self._commit_interval_s:
             await self.commit(source)
@@ -108,6 +124,15 @@ class EventStream:
                 known.committed = known.next_offset
                 self._merger.progress[partition].committed_highest = known.guard.confirmed
         self._committed_at = time.monotonic()
+        with suppress(FenceMovedError):  # who reads or looks next finds it too, and seeks
+            await self._set_idle()
+
+    async def _set_idle(self) -> None:
+        now = time.monotonic()
+        for partition, known in self._partitions.items():
+            if not known.idle and known.next_offset == known.committed and now - known.heard_at > self._idle_after_s:
+                known.heard_at = now  # where it holds nothing back, it is looked at again after the same time
+                known.idle = await self._merger.set_idle(partition, known.guard)
 
     def _count_redelivered(self, accepted: Sequence[tuple[int, AcceptedEvents]]) -> None:
         for partition, events in accepted:
@@ -133,7 +158,7 @@ class EventStream:
                     events.produced_us[some],
                     evaluated.values[of_batch[mine]],
                     positions,
-                    events.late[some].tolist(),
+                    (events.late[some] | evaluated.late[of_batch[mine]]).tolist(),
                 )
                 for at, vector in zip(mine.tolist(), found, strict=True):
                     encoded[at] = vector

@@ -74,6 +74,7 @@ class FeaturesService:
             publisher,
             topics,
             settings.commit_interval_s,
+            settings.idle_after_s,
         )
         collector = DataQualityCollector(events.quality.summary)
         REGISTRY.register(collector)

@@ -26,6 +26,9 @@ class FeaturesSettings(Settings):
     commit_interval_s: float = Field(default=0.2, gt=0, le=30)
     """Longest time between commits while events flow, in seconds: what is evaluated again after a crash."""
 
+    idle_after_s: float = Field(default=60.0, gt=0, le=86400)
+    """A partition that nothing has come from for so long holds trimming back no longer, in seconds."""
+
     stall_timeout_s: float = Field(default=40.0, gt=5, le=3600)
     """A batch that is not handled in this time, or Kafka not answering for it, ends the process, in seconds."""
 

@@ -66,12 +66,12 @@ end
 return overtaken
 """
 
-# KEYS: sources, then logs. ARGV: time to live in seconds, then for each log its expected length, expected first record,
-# expected last bytes, new content (none to delete it).
+# KEYS: sources, then logs. ARGV: time to live in seconds, the safe time that the logs are trimmed by, then for each log
+# its expected length, expected first record, expected last bytes, new content (none to delete it).
 REWRITE = """
 local done = 0
 for i = 2, #KEYS do
-  local key, at = KEYS[i], 4 * i - 6
+  local key, at = KEYS[i], 4 * i - 5
   local first, last, content = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   if redis.call('STRLEN', key) == tonumber(ARGV[at]) and redis.call('GETRANGE', key, 0, #first - 1) == first
     and redis.call('GETRANGE', key, -#last, -1) == last then
@@ -79,7 +79,12 @@ for i = 2, #KEYS do
     done = done + 1
   end
 end
-if done > 0 then redis.call('HINCRBY', KEYS[1], 'rewritten', done) end
+if done > 0 then
+  redis.call('HINCRBY', KEYS[1], 'rewritten', done)
+  if tonumber(ARGV[2]) > tonumber(redis.call('HGET', KEYS[1], 'trimmed') or '0') then
+    redis.call('HSET', KEYS[1], 'trimmed', ARGV[2])
+  end
+end
 return done
 """
 
@@ -196,16 +201,18 @@ class StateWriter:
         (found,) = await self._connections.execute(("MGET", *names)) if names else ([],)
         return [value or b"" for value in found]
 
-    async def rewrite(self, names: Sequence[str], rewrites: Sequence[Rewrite]) -> int:
+    async def rewrite(self, names: Sequence[str], rewrites: Sequence[Rewrite], safe: int = 0) -> int:
         """Replace or delete logs that nobody has changed meanwhile; returns how many were.
 
         Args:
             names: log names by slot.
             rewrites: what to replace.
+            safe: the safe time that they are trimmed by, in microseconds. It is kept: an event that comes from before
+                it, and from further than the lateness, is late.
         """
         if not rewrites:
             return 0
-        arguments: list[Any] = [self._time_to_live_s]
+        arguments: list[Any] = [self._time_to_live_s, safe]
         for rewrite in rewrites:
             arguments += [rewrite.length, rewrite.first, rewrite.last, rewrite.content]
         logs = [names[rewrite.slot] for rewrite in rewrites]

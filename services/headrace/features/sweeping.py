@@ -95,12 +95,13 @@ class Sweeper:
             for prefix, record, retention in self._kinds:
                 names = [name for name in found if name.startswith(prefix)]
                 if names:
-                    deleted += await self._delete_expired(names, record, safe - retention)
+                    deleted += await self._delete_expired(names, record, safe, retention)
             await asyncio.sleep(max(STEP_KEYS / self._keys_per_s - (time.monotonic() - began), 0))
         return deleted
 
-    async def _delete_expired(self, names: Sequence[bytes], record: np.dtype[Any], horizon: int) -> int:
+    async def _delete_expired(self, names: Sequence[bytes], record: np.dtype[Any], safe: int, retention: int) -> int:
         """Delete those of the logs that have expired as a whole; how many."""
+        horizon = safe - retention
         async with self._client.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.getrange(name, -record.itemsize, -1)
@@ -117,7 +118,7 @@ class Sweeper:
         stored: list[Any] = await self._client.mget(suspects)
         logs = [value or b"" for value in stored]
         deletions = plan_deletions(record, logs, horizon)
-        done = await self._writer.rewrite([name.decode() for name in suspects], deletions)
+        done = await self._writer.rewrite([name.decode() for name in suspects], deletions, safe)
         SWEPT_LOGS.inc(done)
         return done
 

@@ -15,6 +15,10 @@ SLACK_RECORDS = 32
 
 
 EVENT_SOURCES = "events/"
+IDLE = ":idle"
+"""What is stored beside the fence of a partition that holds nothing back ends in this."""
+TRIMMED = "trimmed"
+"""Field of the sources hash: the latest safe time that logs were trimmed by, in microseconds."""
 
 
 def safe_time(sources: Mapping[str, str]) -> int:
@@ -25,13 +29,20 @@ def safe_time(sources: Mapping[str, str]) -> int:
     pipeline's lateness.
 
     Args:
-        sources: what is stored beside the fences, by source partition.
+        sources: what is stored beside the fences, by source partition. Partitions that are idle do not count, unless
+            all of them are.
 
     Returns:
         0 while a partition that has events has not said how far it is: then nothing may be dropped.
     """
-    committed = (text.rpartition(":")[2] for name, text in sources.items() if name.startswith(EVENT_SOURCES))
-    return min((int(one or 0) for one in committed), default=0)
+    stored = [text for name, text in sources.items() if name.startswith(EVENT_SOURCES)]
+    active = [text for text in stored if not text.endswith(IDLE)] or stored
+    return min((committed_time(text) for text in active), default=0)
+
+
+def committed_time(stored: str) -> int:
+    """Highest event time at a partition's last commit, from what is stored beside its fence; 0 for none."""
+    return int(stored.removesuffix(IDLE).rpartition(":")[2] or 0)
 
 
 @dataclass(frozen=True)

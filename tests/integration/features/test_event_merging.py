@@ -300,6 +300,36 @@ async def test_nothing_is_trimmed_before_every_partition_with_events_has_begun(
     assert await client.strlen(name) == 200 * plan.entities[0].event_record.itemsize
 
 
+async def test_an_idle_partition_holds_trimming_back_no_longer_and_what_comes_from_it_is_late(
+    client: Redis, connections: RedisConnections, namespace: str
+) -> None:
+    worker = merger(connections, namespace, chunk=100)
+    worker.progress[0], worker.progress[1] = PartitionProgress(), PartitionProgress()
+
+    async def come(partition: int, offset: int, time: int) -> bool:
+        event = CheckedEvent(f"e{partition}-{offset}", time, ["c", "t"], [100.0], False)
+        evaluated = await merge(worker, partition, AcceptedEvent(offset, 1, None, event, TimeGuard(time)))
+        worker.progress[partition].committed_highest = time
+        return bool(evaluated.late[0])
+
+    assert not await come(1, 0, START)
+    assert not await come(1, 1, START + 1)
+    name, size = worker.reader.keys.event_log("customer") + "c", plan.entities[0].event_record.itemsize
+    for day in range(100):
+        assert not await come(0, day, START + day * DAY)
+    assert await client.strlen(name) == 102 * size
+    assert not await worker.set_idle(0, TimeGuard(START + 99 * DAY)), "it holds nothing back"
+    assert await worker.set_idle(1, TimeGuard(START + 1))
+    for day in range(100, 140):
+        assert not await come(0, day, START + day * DAY)
+    assert await client.strlen(name) < 100 * size
+    assert await come(1, 2, START + 2)
+    assert not await come(0, 140, START + 140 * DAY)
+    stored: Any = await client.hget(worker.reader.keys.sources, "events/1")
+    assert decode_source(stored.decode()) == (TimeGuard(START + 2), START + 1), "it counts again"
+    assert not await come(1, 3, START + 140 * DAY)
+
+
 @pytest.mark.parametrize("trimmed", [False, True])
 async def test_an_event_sent_to_two_partitions_at_once_is_counted_once(
     client: Redis, connections: RedisConnections, namespace: str, trimmed: bool

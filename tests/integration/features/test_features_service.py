@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -226,6 +227,34 @@ async def test_an_outcome_that_cannot_be_used_is_set_aside(deployment: Deploymen
     assert set(reasons) == {"undecodable", "wrong_shape"}
     assert reasons["wrong_shape"].detail == "prediction.entities has 3 ids; this pipeline has 2 entities"
     assert await deployment.client.exists(deployment.keys.label_log("terminal") + usable.prediction.entities[1])
+
+
+async def test_a_partition_that_nothing_comes_from_is_idle_until_something_does(deployment: Deployment) -> None:
+    payments = Payments(deployment.plan.pipeline, 400, seed=17)
+    first = [record for record in payments.records[:100] if record.partition == 1]
+    others = [record for record in payments.records if record.partition != 1]
+    last = [record for record in payments.records[-100:] if record.partition == 1]
+    await deployment.publish(first)
+    await deployment.start(idle_after_s=0.5)
+    await deployment.until(deployment.caught_up, "the first are committed")
+
+    async def idle() -> list[int]:
+        stored: Any = await deployment.client.hgetall(deployment.keys.sources)
+        return [
+            partition for partition in range(4) if stored.get(f"events/{partition}".encode(), b"").endswith(b"idle")
+        ]
+
+    assert await idle() == []
+    await deployment.publish(others)
+
+    async def one_is_idle() -> bool:
+        return 1 in await idle()
+
+    await deployment.until(one_is_idle, "the partition that is behind is idle")
+    await deployment.publish(last)
+    await deployment.until(deployment.caught_up, "everything is committed")
+    assert 1 not in await idle()
+    await deployment.assert_exact()
 
 
 async def test_readiness_and_metrics(deployment: Deployment) -> None:

@@ -120,10 +120,10 @@ async def test_an_append_between_reading_and_deleting_loses_nothing(
     name = state.keys.event_log("customer") + "c0"
     rewrite = state.writer.rewrite
 
-    async def late(of: list[str], rewrites: list[Rewrite]) -> int:
+    async def late(of: list[str], rewrites: list[Rewrite], safe: int) -> int:
         if name in of:
             await client.append(name, b"\x7f" * plan.entities[0].event_record.itemsize)
-        return await rewrite(of, rewrites)
+        return await rewrite(of, rewrites, safe)
 
     state.writer.rewrite = late  # type: ignore[method-assign,assignment]
     assert await state.sweeper.sweep() == 1, "the other one that has expired: the terminal of day 0"
