@@ -160,8 +160,9 @@ class Backfill:
             redis.RedisError: the state could not be reached.
         """
         mine = {at: end for at, end in ends.items() if at.partition % share.of == share.number}
-        await self._merge_events({at: end for at, end in mine.items() if at.topic == self.topics.events})
+        # The outcomes first: labels that a history has brought are told from others only while they are not merged.
         await self._merge_outcomes({at: end for at, end in mine.items() if at.topic == self.topics.outcomes}, overlap)
+        await self._merge_events({at: end for at, end in mine.items() if at.topic == self.topics.events})
 
     async def ends(self) -> dict[TopicPartition, int]:
         """The present ends of `events` and `outcomes`."""

@@ -1,4 +1,4 @@
-"""Trims the logs that a batch has read: what no window will reach any more leaves them."""
+"""Trims the logs that a batch has read: what no window will reach any more leaves them, old hops are merged."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from headrace.features.metrics import REWRITTEN_LOGS
 from headrace.features.state_writer import REWRITTEN, StateWriter
-from headrace.features.trimming import Rewrite, plan_rewrites, safe_time
-from headrace.pipeline.state import LABEL_RECORD
+from headrace.features.trimming import Rewrite, plan_label_rewrites, plan_log_rewrites, safe_time
 from headrace.platform.feature_state import StateKeys, StateSnapshot
 
 
@@ -40,16 +39,15 @@ async def trim_logs(
     rewritten = int(sources.get(REWRITTEN, 0))
     events: list[list[Rewrite]] = []
     for logs in snapshot.entities if safe else ():
-        horizon = safe - logs.plan.retention
-        rewrites = plan_rewrites(logs.plan, logs.plan.event_record, logs.events, horizon)
-        rewritten += await _rewrite(writer, keys.event_log(logs.plan.entity), logs.ids, rewrites, safe)
+        rewrites = plan_log_rewrites(logs.plan, logs.events, safe)
+        rewritten += await _rewrite(writer, keys.event_log(logs.plan.entity), logs.ids, rewrites)
         events.append(rewrites)
-        of_labels = plan_rewrites(logs.plan, LABEL_RECORD, logs.labels, horizon)
-        rewritten += await _rewrite(writer, keys.label_log(logs.plan.entity), logs.ids, of_labels, safe)
+        of_labels = plan_label_rewrites(logs.plan, logs.labels, safe)
+        rewritten += await _rewrite(writer, keys.label_log(logs.plan.entity), logs.ids, of_labels)
     return TrimmedLogs(events, rewritten)
 
 
-async def _rewrite(writer: StateWriter, prefix: str, ids: Sequence[str], rewrites: Sequence[Rewrite], safe: int) -> int:
-    done = await writer.rewrite([prefix + text for text in ids] if rewrites else [], rewrites, safe)
+async def _rewrite(writer: StateWriter, prefix: str, ids: Sequence[str], rewrites: Sequence[Rewrite]) -> int:
+    done = await writer.rewrite([prefix + text for text in ids] if rewrites else [], rewrites)
     REWRITTEN_LOGS.inc(done)
     return done

@@ -8,10 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from headrace.pipeline.state import HEADER_TIME, EntityPlan
+from headrace.pipeline.aggregations.sketches import SketchMeasure
+from headrace.pipeline.coarse_sections import CELL_RECORD, CoarseLayout, carried_bytes, read_header, read_section
+from headrace.pipeline.coarsening import coarsen, coarsen_labels
+from headrace.pipeline.state import HEADER_TIME, LABEL_RECORD, EntityPlan
 
 SLACK_RECORDS = 32
 """Expired records that a log may always carry."""
+
+WORTH_MERGING = 6
+"""A log with merged hops is rewritten when that takes one part in so many off it."""
+
+LOOKED_AT_ALWAYS = 2_000
+"""A log with more records than this is looked at whenever it is read."""
+
+MOST_NEW_CELLS = 256
+"""Events of a bucket behind which a sketch is taken to meet no new cells, when the gain of merging is estimated."""
 
 
 EVENT_SOURCES = "events/"
@@ -64,6 +76,77 @@ class Rewrite:
     first: bytes
     last: bytes
     content: bytes
+
+
+def plan_log_rewrites(plan: EntityPlan, logs: Sequence[bytes], safe: int) -> list[Rewrite]:
+    """Event logs that are worth rewriting: without what no window will reach any more, and with old hops merged.
+
+    Args:
+        plan: the entity.
+        logs: stored event logs by slot.
+        safe: event time that every partition has left behind for good, in microseconds.
+    """
+    if plan.coarse is None:
+        return plan_rewrites(plan, plan.event_record, logs, safe - plan.retention)
+    rewrites = []
+    for slot, stored in enumerate(logs):
+        if _is_due(plan.event_record, stored) and _saves(plan, plan.coarse, stored, safe):
+            merged = coarsen(plan, stored, safe - plan.lateness, safe - plan.retention)
+            rewrites += _smaller(plan.event_record, slot, stored, merged)
+    return rewrites
+
+
+def plan_label_rewrites(plan: EntityPlan, logs: Sequence[bytes], safe: int) -> list[Rewrite]:
+    """Label logs that are worth rewriting; see `plan_log_rewrites`."""
+    expired, horizon, bucket = safe - plan.retention, safe - plan.lateness, plan.bucket
+    if plan.coarse is None:
+        return plan_rewrites(plan, LABEL_RECORD, logs, expired)
+    rewrites = []
+    for slot, stored in enumerate(logs):
+        if not _is_due(LABEL_RECORD, stored):
+            continue
+        records = np.frombuffer(stored, LABEL_RECORD)
+        starts = records["time"] // bucket * bucket
+        old = (records["time"] > expired) & (starts + bucket <= horizon) & (records["known"] <= horizon)
+        leaving = np.count_nonzero(records["time"] <= expired) + np.count_nonzero(old) - len(np.unique(starts[old]))
+        if leaving > max(SLACK_RECORDS, len(records) // 3):
+            rewrites += _smaller(LABEL_RECORD, slot, stored, coarsen_labels(plan, stored, horizon, expired))
+    return rewrites
+
+
+def _is_due(record: np.dtype[Any], stored: bytes) -> bool:
+    """Whether a log is to be looked at this time: a long one always, others at one in eight of their records."""
+    count = len(stored) // record.itemsize
+    # The last record's id hash decides, so that it does not matter how batches are cut.
+    return count > LOOKED_AT_ALWAYS or (count > SLACK_RECORDS and not stored[8 - record.itemsize] & 7)
+
+
+def _saves(plan: EntityPlan, layout: CoarseLayout, stored: bytes, safe: int) -> bool:
+    """Whether a rewrite is likely to take enough off a log, found out at a fraction of its cost."""
+    record = plan.event_record
+    gone = safe - plan.retention
+    _, carriers = read_header(stored) or (0, -1)
+    times = np.frombuffer(stored, record)["time"][carriers + 1 :]
+    expired = times <= gone
+    old = times[~expired] // layout.bucket
+    old = np.sort(old[old < (safe - plan.lateness) // layout.bucket])
+    events = np.diff(np.flatnonzero(np.concatenate([[True], old[1:] != old[:-1], [True]]))) if len(old) else old
+    # Sketches share cells: half of the events of a bucket, say, are new to each.
+    sketched = sum(isinstance(measure, SketchMeasure) for measure in plan.measures) * CELL_RECORD.itemsize
+    merged = layout.record.itemsize + np.minimum(events, MOST_NEW_CELLS) * sketched // 2
+    room = carried_bytes(record)
+    saved = np.count_nonzero(expired) + float(np.maximum(events - merged / room, 0).sum())
+    if carriers > 0:
+        starts = layout.decode(read_section(stored, record))[0]["time"]
+        saved += carriers * np.count_nonzero(starts + layout.bucket - 1 <= gone) / max(len(starts), 1)
+    return bool(saved > max(SLACK_RECORDS, len(stored) // record.itemsize / WORTH_MERGING))
+
+
+def _smaller(record: np.dtype[Any], slot: int, stored: bytes, rewritten: bytes) -> list[Rewrite]:
+    size = record.itemsize
+    if len(rewritten) > len(stored) - SLACK_RECORDS * size // 2:
+        return []
+    return [Rewrite(slot, len(stored), stored[:size], stored[-size:], rewritten)]
 
 
 def plan_rewrites(plan: EntityPlan, record: np.dtype[Any], logs: Sequence[bytes], horizon: int) -> list[Rewrite]:
