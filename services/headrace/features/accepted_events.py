@@ -59,14 +59,20 @@ class GuardsInOrder(Guards):
         bounds: what the pipeline allows.
         """
         super().__init__(())
-        self._before = before
         self._times = times
         self._produced_us = produced_us
         self._bounds = bounds
+        self._last = -1, before
 
     def after(self, row: int) -> TimeGuard:
-        """The guard after the event in that row."""
-        return self._before.accept_run(self._times[: row + 1], self._produced_us[: row + 1], self._bounds)[1]
+        """The guard after the event in that row; cheapest when rows are asked for in order."""
+        last, guard = self._last
+        if row < last:
+            raise ValueError(f"row {row} was asked for after row {last}")
+        between = slice(last + 1, row + 1)
+        guard = guard.accept_run(self._times[between], self._produced_us[between], self._bounds)[1]
+        self._last = row, guard
+        return guard
 
 
 @dataclass(frozen=True)

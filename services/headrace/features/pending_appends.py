@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from headrace.features.state_writer import FIRST_BYTES, KnownLogs
 from headrace.pipeline.events import Int64Array
 from headrace.pipeline.state import Records
 from headrace.platform.feature_state import EntityLogs
+
+FIRST = np.dtype(f"S{FIRST_BYTES}")
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class PendingAppends:
             np.concatenate([none, *(entity.lengths[slots] for entity, slots in pairs)]),
             np.concatenate([none, *(np.full(len(slots), entity.size) for entity, slots in pairs)]),
             np.concatenate([none, *(entity.appended[slots] for entity, slots in pairs)]),
-            [entity.first[slot] for entity, slots in pairs for slot in slots.tolist()],
+            np.concatenate([np.zeros(0, FIRST), *(entity.first[slots] for entity, slots in pairs)]),
             self._rewritten,
         )
 
@@ -92,7 +95,7 @@ class _Entity:
         self.size = additions.records.itemsize
         self.lengths = np.fromiter(map(len, logs.events), np.int64, len(logs.events))
         self.appended = self.lengths
-        self.first = [log[:FIRST_BYTES] for log in logs.events]
+        self.first = np.array([log[:FIRST_BYTES] for log in logs.events], FIRST)
         self.overtaken = np.zeros(len(logs.events), np.bool_)
 
     def take(self, rows: npt.NDArray[np.intp], deltas: dict[str, bytes]) -> Int64Array:
@@ -100,10 +103,12 @@ class _Entity:
         rows = rows[self._merging[rows]]
         of_rows = self.slots[rows]
         by_slot = np.argsort(of_rows, kind="stable")
-        slots, starts, counts = np.unique(of_rows[by_slot], return_index=True, return_counts=True)
-        self.appended[slots] += counts * self.size
+        sorted_slots = of_rows[by_slot]
+        starts = np.flatnonzero(np.diff(sorted_slots, prepend=-1))
+        slots = sorted_slots[starts]
+        self.appended[slots] += np.diff(starts, append=len(rows)) * self.size
         added = self._records[rows[by_slot]].tobytes()
         edges = [*(starts * self.size).tolist(), len(added)]
-        for at, slot in enumerate(slots.tolist()):
-            deltas[self._names[slot]] = added[edges[at] : edges[at + 1]]
+        for slot, (begin, end) in zip(slots.tolist(), pairwise(edges), strict=True):
+            deltas[self._names[slot]] = added[begin:end]
         return slots

@@ -8,6 +8,7 @@ from hashlib import sha1
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from redis.exceptions import NoScriptError, ResponseError
 
 from headrace.features.erasures import Erasures
@@ -104,14 +105,14 @@ class KnownLogs:
         lengths: what was read of each, in bytes, shape (k,).
         record_sizes: bytes of a record of each, shape (k,).
         appended: length of each after the append, if nobody else writes to it, shape (k,).
-        first: the first bytes of each; empty for an empty log.
+        first: the first bytes of each, empty for an empty log, shape (k,).
         rewritten: how many logs were ever rewritten.
     """
 
     lengths: Int64Array
     record_sizes: Int64Array
     appended: Int64Array
-    first: Sequence[bytes]
+    first: npt.NDArray[np.bytes_]
     rewritten: int
 
     def encode(self) -> tuple[str, bytes]:

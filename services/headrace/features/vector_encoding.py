@@ -111,14 +111,16 @@ def varint(number: int) -> bytes:
 def varints(numbers: Int64Array) -> list[bytes]:
     """`varint` of n numbers."""
     rest = numbers.astype(np.uint64)
-    lengths = np.ones(len(rest), np.int64)
-    for bits in range(7, 64, 7):
-        if not (more := rest >= np.uint64(1 << bits)).any():
-            break
-        lengths += more
-    longest = int(lengths.max(initial=1))
+    if not len(rest):
+        return []
+    shortest, longest = len(varint(int(rest.min()))), len(varint(int(rest.max())))
     shifts = np.arange(0, 7 * longest, 7, dtype=np.uint64)
     septets = ((rest[:, None] >> shifts) & np.uint64(127)).astype(np.uint8)
+    if shortest == longest:
+        septets[:, :-1] |= 128
+        encoded = septets.tobytes()
+        return [encoded[at : at + longest] for at in range(0, len(encoded), longest)]
+    lengths = 1 + (rest[:, None] >= np.uint64(1) << shifts[1:]).sum(1)
     septets[np.arange(longest) < lengths[:, None] - 1] |= 128
     encoded = septets.tobytes()
     starts = range(0, len(encoded), longest)
