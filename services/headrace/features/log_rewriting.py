@@ -40,14 +40,16 @@ async def trim_logs(
     events: list[list[Rewrite]] = []
     for logs in snapshot.entities if safe else ():
         rewrites = plan_log_rewrites(logs.plan, logs.events, safe)
-        rewritten += await _rewrite(writer, keys.event_log(logs.plan.entity), logs.ids, rewrites)
+        rewritten += await _rewrite(writer, keys.event_log(logs.plan.entity), logs.ids, rewrites, safe)
         events.append(rewrites)
         of_labels = plan_label_rewrites(logs.plan, logs.labels, safe)
-        rewritten += await _rewrite(writer, keys.label_log(logs.plan.entity), logs.ids, of_labels)
+        rewritten += await _rewrite(writer, keys.label_log(logs.plan.entity), logs.ids, of_labels, safe)
     return TrimmedLogs(events, rewritten)
 
 
-async def _rewrite(writer: StateWriter, prefix: str, ids: Sequence[str], rewrites: Sequence[Rewrite]) -> int:
-    done = await writer.rewrite([prefix + text for text in ids] if rewrites else [], rewrites)
+async def _rewrite(
+    writer: StateWriter, prefix: str, ids: Sequence[str], rewrites: Sequence[Rewrite], safe: int
+) -> int:
+    done = await writer.rewrite([prefix + text for text in ids] if rewrites else [], rewrites, safe)
     REWRITTEN_LOGS.inc(done)
     return done
