@@ -120,6 +120,7 @@ class FeatureGroup:
         high: for each window the edge at its end.
         delays: of the windows, in microseconds, shape (windows, 1).
         itself: whether the event itself is covered.
+        measures: what they are made of, with the numbers in the entity's plan.
     """
 
     first: CompiledAggregation
@@ -129,6 +130,12 @@ class FeatureGroup:
     high: list[int]
     delays: Int64Array
     itself: bool
+    measures: tuple[tuple[Measure, int], ...]
+
+    @cached_property
+    def expands(self) -> bool:
+        """Whether every record of a window is looked at."""
+        return any(measure.expands for measure, _ in self.measures)
 
 
 @dataclass(frozen=True)
@@ -205,6 +212,7 @@ class EntityPlan:
                     [self.edges[window.high_edge] for window in ranges],
                     np.array([[window.delay] for window in ranges], np.int64),
                     itself,
+                    tuple((measure, self.measures[measure]) for measure in self.compiled[columns[0]].measures),
                 )
             )
         return tuple(groups)

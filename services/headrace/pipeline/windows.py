@@ -70,7 +70,7 @@ def _evaluate(plan: EntityPlan, events: EventColumns, state: EntityState, out: F
         return
     for group in plan.groups:
         first = group.first
-        parts = tuple([windows.parts(measure, group) for measure in first.measures])
+        parts = tuple([windows.parts(measure, number, group) for measure, number in group.measures])
         if first.operation.from_labels:
             parts += windows.labels(group)
         values = first.operation.value(first.declared, first.scale, parts, windows.times(group))
@@ -89,6 +89,7 @@ class _Windows:
         self._events = events
         self._state = state
         self._edge_times = plan.edge_times(events.times)
+        self._times: dict[int, Int64Array] = {1: events.times}
         self._edges: dict[int, Positions] = {}
         self._spans: dict[tuple[int, int], Span] = {}
         self._parts: dict[tuple[int, int], Parts] = {}
@@ -98,22 +99,24 @@ class _Windows:
         """Records that must be looked at one by one."""
         largest = 0
         for group in self._plan.groups:
-            if any(measure.expands for measure in group.first.measures):
+            if group.expands:
                 largest = max(largest, int(self._span(self._state.events, group).sizes.sum()))
-            if group.first.operation.from_labels and self._state.labels is not None and len(self._state.labels):
+            if group.first.operation.from_labels and self._state.labels is not None and len(self._state.labels) > 1:
                 largest = max(largest, int(self._span(self._state.labels, group).sizes.sum()))
         return largest
 
     def times(self, group: FeatureGroup) -> Int64Array:
         """Event times, once for each window, shape (windows n,)."""
-        times = self._events.times
-        return times if len(group.columns) == 1 else np.tile(times, len(group.columns))
+        count = len(group.columns)
+        if count not in self._times:
+            self._times[count] = np.concatenate((self._events.times,) * count)
+        return self._times[count]
 
-    def parts(self, measure: Measure, group: FeatureGroup) -> Parts:
+    def parts(self, measure: Measure, number: int, group: FeatureGroup) -> Parts:
         """A measure over the windows of a group, the event itself included where it is to be."""
-        key = self._plan.measures[measure], group.windows
+        key = number, group.windows
         if key not in self._parts:
-            self._parts[key] = self._measured(measure, key[0], group)
+            self._parts[key] = self._measured(measure, number, group)
         return self._parts[key]
 
     def labels(self, group: FeatureGroup) -> tuple[Parts, Parts]:

@@ -112,7 +112,7 @@ class DenseMeasure(Measure):
     empty: ClassVar[tuple[int, ...]] = (0,)
 
     def repeated(self, own: Parts, count: int, times: int) -> Parts:
-        return own if times == 1 else tuple(np.tile(part, times) for part in own)
+        return own if times == 1 else tuple([np.concatenate((part,) * times) for part in own])
 
     def columns(self, number: int) -> list[tuple[str, str]]:
         """Names and types of its columns in coarse records."""
@@ -135,13 +135,13 @@ class AdditiveMeasure(DenseMeasure):
             number,
             lambda: [_running(term) for term in (self.stored(log, number) if log.bucket else self.terms(log.column))],
         )
-        return tuple(sums[span.high] - sums[span.low] for sums in running)
+        return tuple([sums[span.high] - sums[span.low] for sums in running])
 
     def own(self, of: Lookup, count: int) -> Parts:
         return self.terms(of)
 
     def join(self, first: Parts, second: Parts) -> Parts:
-        return tuple(a + b for a, b in zip(first, second, strict=True))
+        return tuple([a + b for a, b in zip(first, second, strict=True)])
 
 
 class Count(AdditiveMeasure):
