@@ -168,7 +168,7 @@ def _measured_from_file(
         with ProgressBar("recomputing") as bar:
             to = folder / "recomputed.parquet"
             compute_training_set(pipeline, settings.pipeline, events, known, to, workers=workers, progress=bar.reached)
-        return measure_against(pipeline.feature_names, served, to, tolerance=tolerance)
+        return measure_against(pipeline, served, to, tolerance=tolerance)
 
 
 def _say_parity(result: ServedParity) -> None:

@@ -8,8 +8,8 @@ import click
 
 from headrace.cli.errors import UserError
 from headrace.cli.feature_history import compute, parity
+from headrace.cli.features_backfill import backfill, list_command, retire
 from headrace.features.reset import reset as reset_state
-from headrace.platform.feature_state import StateKeys
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.settings import Settings
 from headrace.platform.topics import Topics, deployed_name
@@ -17,13 +17,16 @@ from headrace.platform.topics import Topics, deployed_name
 
 @click.group()
 def features() -> None:
-    """The feature state of a pipeline. Which pipeline and where: HEADRACE_PIPELINE, _NAMESPACE, _KAFKA_BOOTSTRAP,
-    _REDIS_URL.
+    """The feature state of a pipeline. Which pipeline and where: HEADRACE_PIPELINE, _NAMESPACE, _DEFINITION,
+    _KAFKA_BOOTSTRAP, _REDIS_URL.
     """
 
 
+features.add_command(backfill)
 features.add_command(compute)
 features.add_command(parity)
+features.add_command(list_command)
+features.add_command(retire)
 
 
 @features.command()
@@ -42,6 +45,6 @@ def reset(yes: bool) -> None:
         raise UserError(str(error)) from error
     if not yes:
         click.confirm(f"Delete the feature state of {topics.deployed} and build it again?", abort=True)
-    keys = StateKeys(topics.deployed, pipeline.features_fingerprint)
-    deleted = asyncio.run(reset_state(topics, keys, settings.kafka_bootstrap, settings.redis_url))
+    fingerprint = pipeline.features_fingerprint
+    deleted = asyncio.run(reset_state(topics, fingerprint, settings.kafka_bootstrap, settings.redis_url))
     click.echo(f"{topics.deployed}: {deleted} keys deleted; `headrace run features` builds the state again")

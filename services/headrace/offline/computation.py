@@ -197,6 +197,7 @@ class Computation:
         for number, entity in enumerate(self.plan.entities):
             for rows, found in self._of_block(f"rows-{number}", [f"values-{number}"], start, len(table)):
                 values[rows, entity.columns] = found[0]
+        self.plan.derived_values(values)
         keep = np.ones(len(table), np.bool_)
         for rows, _ in self._of_block("repeated", [], start, len(table)):
             keep[rows] = False

@@ -16,8 +16,6 @@ from headrace.pipeline.state import LABEL_RECORD, EntityPlan, FeaturePlan, Recor
 from headrace.pipeline.windows import EntityState, SortedLog, feature_vectors
 
 GROUP_ROWS = 100_000
-MOST_LABELS = 20_000_000
-"""Labels that are looked at together: an evaluation lists those in the window of each event."""
 LARGEST_ORDER = 2**62
 
 Rows = npt.NDArray[np.intp]
@@ -25,7 +23,7 @@ Rows = npt.NDArray[np.intp]
 
 def entity_only(plan: FeaturePlan, entity: EntityPlan) -> FeaturePlan:
     """The plan with the features of one entity alone; the vectors keep their width."""
-    return replace(plan, entities=(entity,), on_demand=())
+    return replace(plan, entities=(entity,), on_demand=(), derived=())
 
 
 def entity_features(
@@ -62,13 +60,7 @@ def entity_features(
             if entity.has_labels
             else None
         )
-        most = int(np.bincount(label_slots[known] - first).max()) if known.stop > known.start else 0
-        step = max(MOST_LABELS // max(most, 1), 1)
-        for start in range(0, len(part), step):
-            rows = np.arange(start, min(start + step, len(part)))
-            asked = columns if len(rows) == len(part) else columns.take(rows)
-            values = feature_vectors(only, asked, [EntityState(of[rows], log, label_log)])
-            out[order[group.start + rows]] = values[:, entity.columns]
+        out[order[group]] = feature_vectors(only, columns, [EntityState(of, log, label_log)])[:, entity.columns]
     return out
 
 

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from headrace.pipeline import Derived, FeatureView, Pipeline
+from headrace.pipeline.aggregations.operations import OPERATIONS
 from headrace.pipeline.events import FloatArray
+
+DERIVED = 1e-9
+"""How far a feature that is derived from others may differ where one of these may."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Parity:
 
     Attributes:
         rows_compared: vectors compared.
-        rows_different: those in which a feature differs by more than the tolerance.
+        rows_different: those in which a feature differs by more than it may.
         max_abs_error: largest difference of all.
         features: the same by feature, in order.
         different: row of each that differs.
@@ -44,8 +49,24 @@ class Parity:
     different: npt.NDArray[np.intp]
 
 
+def tolerances(pipeline: Pipeline) -> FloatArray:
+    """How far two evaluations of each feature may differ, as a share of its value (of 1 where that is less), shape
+    (features,): 0 but for what weighs by age or is estimated, and for what is derived from other features.
+    """
+    found: list[float] = []
+    for part in pipeline.features:
+        if isinstance(part, FeatureView):
+            found += [OPERATIONS[aggregation.operation].tolerance for aggregation in part.aggregations]
+        else:
+            found += [0.0] * len(part.names)
+    if max(found) > 0:
+        derived = {name for part in pipeline.features if isinstance(part, Derived) for name in part.names}
+        found = [DERIVED if name in derived else one for name, one in zip(pipeline.feature_names, found, strict=True)]
+    return np.array(found)
+
+
 def compare_vectors(
-    names: tuple[str, ...],
+    pipeline: Pipeline,
     served: FloatArray,
     recomputed: FloatArray,
     *,
@@ -55,11 +76,11 @@ def compare_vectors(
     """Compare n vectors.
 
     Args:
-        names: of the features.
+        pipeline: names the features, and how far two evaluations of each may differ.
         served: what was served, shape (n, features).
         recomputed: what should have been, shape (n, features).
         left_out: features that are not to be compared, shape (n, features): ones that the caller set.
-        tolerance: largest difference that counts as none.
+        tolerance: largest difference that counts as none, beside what the features may differ by anyway.
     """
     with np.errstate(invalid="ignore"):
         error = np.abs(served - recomputed)
@@ -67,10 +88,11 @@ def compare_vectors(
     error[np.isnan(error)] = np.inf
     if left_out is not None:
         error[left_out] = 0.0
-    wrong = error > tolerance
+    size = np.where(np.isfinite(recomputed), np.maximum(1.0, np.abs(recomputed)), 1.0)
+    wrong = error > np.maximum(tolerances(pipeline) * size, tolerance)
     features = tuple(
         FeatureParity(name, int(wrong[:, column].sum()), float(error[:, column].max(initial=0.0)))
-        for column, name in enumerate(names)
+        for column, name in enumerate(pipeline.feature_names)
     )
     different = np.flatnonzero(wrong.any(axis=1))
     return Parity(len(served), len(different), float(error.max(initial=0.0)), features, different)

@@ -73,6 +73,7 @@ def recompute_at(
             out[rows, entity.columns] = values[:, entity.columns]
             done += len(rows)
             progress(done, total)
+    plan.derived_values(out)
     return out
 
 

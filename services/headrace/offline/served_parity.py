@@ -14,6 +14,7 @@ from headrace.offline.progress import Progress, untold
 from headrace.offline.recomputation import recompute_at
 from headrace.offline.served_vectors import EVENT_ID, LATE, ServedVectors
 from headrace.offline.topic_histories import TopicEvents, TopicLabels
+from headrace.pipeline import Pipeline
 from headrace.pipeline.events import Int64Array
 from headrace.pipeline.recompute import Positions
 from headrace.pipeline.state import FeaturePlan
@@ -83,7 +84,7 @@ def measure(
     )
     recomputed = recompute_at(plan, queries, positions, events.history, labels.history, progress)
     parity = compare_vectors(
-        plan.pipeline.feature_names,
+        plan.pipeline,
         served.values[of],
         recomputed,
         left_out=served.overridden[of],
@@ -93,23 +94,24 @@ def measure(
 
 
 def measure_against(
-    names: tuple[str, ...], served: ServedVectors, recomputed: Path, *, tolerance: float = 0.0
+    pipeline: Pipeline, served: ServedVectors, recomputed: Path, *, tolerance: float = 0.0
 ) -> ServedParity:
     """Compare served vectors with a training set, whatever their positions: everything is taken as known.
 
     Args:
-        names: of the features.
+        pipeline: the declaration.
         served: the vectors.
         recomputed: the training set.
         tolerance: largest difference that counts as none.
     """
+    names = pipeline.feature_names
     asked = pl.DataFrame({EVENT_ID: served.ids}, schema={EVENT_ID: pl.String}).with_row_index("#at")
     expected = (
         pl.scan_parquet(recomputed).select(EVENT_ID, *names).join(asked.lazy(), on=EVENT_ID).sort("#at").collect()
     )
     at = expected["#at"].to_numpy().astype(np.intp)
     parity = compare_vectors(
-        names,
+        pipeline,
         served.values[at],
         np.array(expected.select(names).to_numpy(), np.float64),
         left_out=served.overridden[at],

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import cycle
+
 import numpy as np
 
 from headrace.pipeline import (
     Boolean,
+    Derived,
     Entity,
     EventColumns,
     EventSchema,
@@ -21,13 +25,21 @@ from headrace.pipeline import (
     label_count,
     label_rate,
     mean,
+    one_hot,
     total,
 )
+from headrace.pipeline.aggregations.operations import OPERATIONS
+from headrace.pipeline.events import FloatArray
 from headrace.platform.pipelines import load_pipeline
+from tests.unit.pipeline.every_aggregation import pipeline_of
 
 
 def amount(events: EventColumns) -> np.ndarray:
     return events.numbers["cents"] / 100
+
+
+def relative(features: Mapping[str, FloatArray]) -> FloatArray:
+    return features["amount"] - features["customer_mean_10"]
 
 
 small = Pipeline(
@@ -51,6 +63,8 @@ small = Pipeline(
             count(20, hop=5, delay=10, name="count_20_10"),
         ),
         OnDemand("amount", amount),
+        Derived("relative", relative),
+        one_hot("note", ["n0", "n1"]),
         FeatureView(
             "terminal",
             count(12, delay=6, hop=3, name="count_12"),
@@ -62,5 +76,6 @@ small = Pipeline(
     label=Label(horizon=100),
     model=Model("none", lambda: None),
 )
-fraud = load_pipeline("pipelines/fraud.py")
-EVERY = [small, fraud]
+fraud, clicks = load_pipeline("pipelines/fraud.py"), load_pipeline("pipelines/clicks.py")
+WHOLE = [small, fraud, clicks]
+OF_EACH_OPERATION = [pipeline_of(operation, hop=hop) for operation, hop in zip(OPERATIONS, cycle((1, 5)))]

@@ -18,18 +18,56 @@ from headrace.offline.parquet_file import ParquetFile
 from headrace.offline.served_parity import NOT_IN_EVENTS, OUT_OF_REACH, measure, measure_against
 from headrace.offline.served_vectors import LATE, ServedVectors, read_file
 from headrace.offline.topic_histories import TopicEvents, TopicLabels
+from headrace.pipeline import (
+    DAY,
+    HOUR,
+    Entity,
+    EventColumns,
+    EventSchema,
+    FeatureView,
+    Label,
+    Model,
+    Number,
+    OnDemand,
+    Pipeline,
+    Text,
+    count,
+    decayed_count,
+)
 from headrace.pipeline.recompute import recompute
 from headrace.pipeline.state import compile_plan
 from tests.unit.offline.pipelines import small
 from tests.unit.offline.random_history import PARTITIONS, random_history, random_positions
 
-NAMES = ("a", "b")
+
+def first(events: EventColumns) -> np.ndarray:
+    return events.numbers["n"]
+
+
+TWO = Pipeline(
+    "two",
+    event=EventSchema(Text("key"), Number("n")),
+    entities=[Entity("key", "key")],
+    key="key",
+    features=[OnDemand("a", first), OnDemand("b", first)],
+    label=Label(),
+    model=Model("none", lambda: None),
+)
+DECAYED = Pipeline(
+    "decayed",
+    event=EventSchema(Text("key"), Number("n")),
+    entities=[Entity("key", "key")],
+    key="key",
+    features=[FeatureView("key", decayed_count(HOUR, window=DAY), count(DAY))],
+    label=Label(),
+    model=Model("none", lambda: None),
+)
 PLAN = compile_plan(small)
 
 
 def test_differences_are_counted_by_feature() -> None:
     served = np.array([[1.0, 2.0], [1.0, 2.5], [3.0, math.nan]])
-    found = compare_vectors(NAMES, served, np.array([[1.0, 2.0], [1.5, 2.0], [3.0, math.nan]]))
+    found = compare_vectors(TWO, served, np.array([[1.0, 2.0], [1.5, 2.0], [3.0, math.nan]]))
     assert (found.rows_compared, found.rows_different, found.max_abs_error) == (3, 1, 0.5)
     assert [(one.name, one.rows_different, one.max_abs_error) for one in found.features] == [
         ("a", 1, 0.5),
@@ -39,18 +77,25 @@ def test_differences_are_counted_by_feature() -> None:
 
 
 def test_a_number_in_place_of_none_is_a_difference() -> None:
-    for served, recomputed in ((math.nan, 1.0), (1.0, math.nan), (math.inf, 1.0)):
-        found = compare_vectors(("a",), np.array([[served]]), np.array([[recomputed]]), tolerance=1e6)
+    for served, recomputed in ((math.nan, 1.0), (1.0, math.nan), (math.inf, 1.0), (1.0, math.inf)):
+        found = compare_vectors(TWO, np.array([[served, 1.0]]), np.array([[recomputed, 1.0]]), tolerance=1e6)
         assert (found.rows_different, found.max_abs_error) == (1, math.inf)
-    assert compare_vectors(("a",), np.array([[math.inf]]), np.array([[math.inf]])).rows_different == 0
+    infinite = np.array([[math.inf, -math.inf]])
+    assert compare_vectors(TWO, infinite, infinite).rows_different == 0
 
 
 def test_a_tolerance_and_what_is_left_out() -> None:
     served, recomputed = np.array([[1.0, 2.0]]), np.array([[1.0 + 1e-12, 7.0]])
     left_out = np.array([[False, True]])
-    assert compare_vectors(NAMES, served, recomputed, left_out=left_out).rows_different == 1
-    assert compare_vectors(NAMES, served, recomputed, left_out=left_out, tolerance=1e-9).rows_different == 0
-    assert compare_vectors(NAMES, np.zeros((0, 2)), np.zeros((0, 2))).rows_compared == 0
+    assert compare_vectors(TWO, served, recomputed, left_out=left_out).rows_different == 1
+    assert compare_vectors(TWO, served, recomputed, left_out=left_out, tolerance=1e-9).rows_different == 0
+    assert compare_vectors(TWO, np.zeros((0, 2)), np.zeros((0, 2))).rows_compared == 0
+
+
+def test_what_weighs_by_age_may_differ_by_a_rounding() -> None:
+    served = np.array([[100.0 + 1e-11, 7.0], [100.0 + 1e-9, 7.0], [100.0, 7.0 + 1e-14]])
+    found = compare_vectors(DECAYED, served, np.array([[100.0, 7.0]] * 3))
+    assert found.different.tolist() == [1, 2]
 
 
 class Topics:
@@ -113,7 +158,7 @@ def test_a_file_of_vectors(tmp_path: Path) -> None:
     read = read_file(ParquetFile(tmp_path / "served.parquet"), small)
     assert measure(PLAN, read, topics.events, topics.labels).parity.rows_different == 0
     table.reverse().slice(2).write_parquet(tmp_path / "recomputed.parquet")
-    found = measure_against(small.feature_names, read, tmp_path / "recomputed.parquet")
+    found = measure_against(small, read, tmp_path / "recomputed.parquet")
     assert (found.parity.rows_compared, found.parity.rows_different) == (len(table) - 2, 0)
     assert found.left_out == {NOT_IN_EVENTS: 2}
 

@@ -13,24 +13,37 @@ from hypothesis import strategies as st
 
 from headrace.offline import entity_features
 from headrace.offline.errors import TableError
+from headrace.offline.parity import compare_vectors
 from headrace.pipeline import DefinitionError, Entity, EventSchema, FeatureView, Label, Model, Pipeline, Text, count
+from headrace.pipeline.aggregations.operations import OPERATIONS
 from headrace.pipeline.recompute import Positions, recompute
 from headrace.pipeline.state import compile_plan
-from tests.unit.offline.pipelines import EVERY, fraud, small
+from tests.unit.offline.pipelines import OF_EACH_OPERATION, WHOLE, fraud, small
 from tests.unit.offline.random_history import random_history
 from tests.unit.offline.tables import computed, event_frame, label_frame
 
 
-@pytest.mark.parametrize("pipeline", EVERY, ids=lambda one: one.name)
-@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("pipeline", WHOLE, ids=lambda one: one.name)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 50), with_labels=st.booleans())
 def test_it_equals_the_yardstick(pipeline: Pipeline, seed: int, count: int, with_labels: bool) -> None:
+    check(pipeline, seed, count, with_labels)
+
+
+@pytest.mark.parametrize("pipeline", OF_EACH_OPERATION, ids=list(OPERATIONS))
+@settings(max_examples=2, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 40), with_labels=st.booleans())
+def test_each_aggregation_equals_its_definition(pipeline: Pipeline, seed: int, count: int, with_labels: bool) -> None:
+    check(pipeline, seed, count, with_labels)
+
+
+def check(pipeline: Pipeline, seed: int, count: int, with_labels: bool) -> None:
+    """Compare the two over a random stream."""
     random = np.random.default_rng(seed)
     history = random_history(pipeline, random, count)
     labels = history.labels if with_labels else random_history(pipeline, random, 0).labels
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(entity_features, "GROUP_ROWS", int(random.integers(1, 30)))
-        patch.setattr(entity_features, "MOST_LABELS", int(random.integers(1, 100)))
         table, made = computed(
             pipeline,
             event_frame(pipeline, history),
@@ -45,7 +58,8 @@ def test_it_equals_the_yardstick(pipeline: Pipeline, seed: int, count: int, with
     assert table["event_id"].to_list() == [events.ids[row] for row in rows]
     assert made.rows == len(rows)
     assert made.repeated == count - len(rows)
-    np.testing.assert_array_equal(table.select(pipeline.feature_names).to_numpy(), expected)
+    values = np.array(table.select(pipeline.feature_names).to_numpy(), np.float64)
+    assert compare_vectors(pipeline, values, expected).rows_different == 0
     if with_labels:
         last = dict(zip(labels.ids, zip(labels.values, labels.known, strict=True), strict=True))
         found = table.select("event_id", "label", pl.col("label_time").dt.epoch("us")).iter_rows()
