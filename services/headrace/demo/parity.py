@@ -8,9 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.demo.recording import Recording
+from headrace.offline.parity import compare_vectors
+from headrace.offline.recomputation import recompute_at
 from headrace.pipeline import EventColumns
 from headrace.pipeline.recompute import EventHistory, LabelHistory, Positions, recompute
 from headrace.pipeline.state import FeaturePlan
+
+YARDSTICK_ROWS = 300
+"""Vectors that are also recomputed by the definition of each feature, which takes long."""
+SEED = 7
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,8 @@ class Parity:
 def compare(plan: FeaturePlan, recording: Recording) -> Parity:
     """Recompute every served vector twice: at its recorded positions, and with everything known.
 
+    Some are recomputed a third time, by the plain definition of each feature, which holds the other two to it.
+
     A vector that was served while the state could not be read is stale, and not compared at positions it has not.
 
     Args:
@@ -46,16 +54,26 @@ def compare(plan: FeaturePlan, recording: Recording) -> Parity:
     answered = np.flatnonzero(recording.answers > 0)
     queries, served = columns.take(answered), recording.features[answered]
     positions = Positions(recording.event_positions[answered], recording.outcome_positions[answered])
-    compared = ~recording.defaulted[answered]
-    error = np.abs(served - recompute(plan, queries, positions, history, labels))
-    stale = (served != recompute(plan, queries, Positions(), history, labels)).any(axis=1)
-    different = compared & ~(error == 0).all(axis=1)
-    return Parity(
-        len(answered),
-        int(different.sum()),
-        int(stale.sum()),
-        float(np.nanmax(error[compared], initial=0.0)) if compared.any() else 0.0,
+    left_out = np.repeat(recording.defaulted[answered, None], plan.width, axis=1)
+    recomputed = recompute_at(plan, queries, positions, history, labels)
+    now = compare_vectors(plan.pipeline, served, recomputed, left_out=left_out)
+    later = compare_vectors(plan.pipeline, served, recompute_at(plan, queries, Positions(), history, labels))
+    chosen = np.sort(np.random.default_rng(SEED).permutation(len(answered))[:YARDSTICK_ROWS])
+    by_definition = compare_vectors(
+        plan.pipeline,
+        served[chosen],
+        recompute(plan, queries.take(chosen), _of(positions, chosen), history, labels),
+        left_out=left_out[chosen],
     )
+    different = np.union1d(now.different, chosen[by_definition.different])
+    largest = max(now.max_abs_error, by_definition.max_abs_error)
+    return Parity(len(answered), len(different), len(later.different), largest)
+
+
+def _of(positions: Positions, rows: npt.NDArray[np.intp]) -> Positions:
+    assert positions.events is not None
+    assert positions.outcomes is not None
+    return Positions(positions.events[rows], positions.outcomes[rows])
 
 
 def _labels(recording: Recording, columns: EventColumns, plan: FeaturePlan) -> LabelHistory:

@@ -64,6 +64,7 @@ class Replay:
         self._waiting = self._history.in_label_order()
         self._labelled = np.zeros(len(self._history), np.bool_)
         self._learned = 0
+        self._answered = 0
 
     async def flow(self) -> None:
         """Replay at a steady rate: events, predictions, labels and learning go on side by side."""
@@ -103,21 +104,30 @@ class Replay:
 
     async def _flow(self, first: int, end: int) -> None:
         began, published = time.monotonic(), first
+        lateness = self.pipeline.lateness
         while published < end:
-            part = range(published, min(published + CHUNK, end))
+            # A replay runs a thousand times as fast as the clock, and the allowed lateness is minutes of event time:
+            # what is under way together must not be further apart, or the last to come would be too late.
+            soon = int(np.searchsorted(self._times, self._times[published] + lateness // 2, "right"))
+            part = range(published, min(published + CHUNK, max(soon, published + 1), end))
+            await self.follower.until(
+                partial(self._answered_before, published, int(self._times[part[-1]]) - lateness),
+                lambda: "predictions to keep up",
+            )
             # Before the events: no prediction may reach the horizon of an event whose label is not published yet.
             await self._deliver_labels(int(self._times[part[-1]]))
             await self.publisher.events(part)
             published = part.stop
-            await self.follower.until(
-                partial(self._in_flight_below, published - MOST_IN_FLIGHT),
-                lambda: "predictions to keep up",
-            )
             if self.rate:
                 await asyncio.sleep(max(0.0, began + (published - first) / self.rate - time.monotonic()))
 
-    def _in_flight_below(self, predictions: int) -> bool:
-        return self._recording.counts.predictions > predictions
+    def _answered_before(self, published: int, time_us: int) -> bool:
+        """Whether few of the first events are without their prediction, and none of those before a time."""
+        counts, answers = self._recording.counts, self._recording.answers
+        while self._answered < published and answers[self._answered]:
+            self._answered += 1
+        few = counts.predictions > published - MOST_IN_FLIGHT
+        return few and (self._answered == published or int(self._times[self._answered]) >= time_us)
 
     async def _deliver_labels(self, known_by: int | None = None, before: int | None = None) -> None:
         """Publish labels in the order in which they become known.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from headrace.demo.history import History
 from headrace.demo.parity import compare
 from headrace.demo.payments import load_source
 from headrace.demo.recording import Place, Recording
-from headrace.pipeline import DAY
+from headrace.pipeline import DAY, EventColumns
 from headrace.pipeline.recompute import EventHistory, LabelHistory, Positions, recompute
 from headrace.pipeline.state import compile_plan
 from headrace.platform.pipelines import load_pipeline
@@ -143,3 +144,28 @@ def test_an_event_that_was_set_aside_is_named(recording: Recording) -> None:
     )
     assert recording.refused == [f"event {payments.transaction_id[7]}: event_time_us lies 2 days ahead"]
     assert len(recording.rejected) == 2
+
+
+def test_an_event_is_due_a_horizon_after_it_was_answered() -> None:
+    clicks = load_pipeline("pipelines/clicks.py")
+    minute = 60_000_000
+    times = np.array([0, 120, 30, 121, 215]) * minute + 1_000 * minute
+    columns = EventColumns(["a", "b", "c", "d", "e"], times, {}, {})
+    recording = Recording(History("test", columns, np.zeros(5, np.bool_), np.zeros(5, np.int64)), clicks)
+    for row in range(4):
+        recording.file_prediction(asked(columns, row), Place(0, row, 1))
+    labelled = np.array([False, False, False, True, True])
+    # The watermark is half an hour behind 121, the horizon an hour: c came behind the watermark and waits from there.
+    assert recording.due(labelled).tolist() == [True, False, False, True, False]
+    recording.file_prediction(asked(columns, 4), Place(0, 4, 1))
+    assert recording.due(labelled).tolist() == [True, True, True, True, True]
+
+
+def asked(columns: EventColumns, row: int) -> bytes:
+    return Prediction(
+        prediction_id=f"p{row}",
+        event_id=columns.ids[row],
+        event_time_us=int(columns.times[row]),
+        role=ROLE_ANSWER,
+        features=[0.0] * 35,
+    ).SerializeToString()
