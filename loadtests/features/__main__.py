@@ -7,6 +7,7 @@ from loadtests.features.offline import offline
 from loadtests.features.reading import reading
 from loadtests.features.stream import stream
 
+PARTS = {"stream": stream, "engine": engine_alone, "reading": reading, "offline": offline, "memory": memory}
+
 if __name__ == "__main__":
-    options = parse("The feature engine, beside its controls.")
-    raise SystemExit(run("features", [stream, engine_alone, reading, offline, memory], options))
+    raise SystemExit(run("features", PARTS, parse("The feature engine, beside its controls.")))

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
-from loadtests.environment import NotInstalled, control_python
+from loadtests import bench
 from loadtests.figures import Figure
-from loadtests.processes import ProcessFailed
-from loadtests.report import report
-from loadtests.servers import ServersError
 
 PACKAGES = ("aiokafka", "redis", "numpy", "faust-streaming", "protobuf")
 EVENTS = 400_000
@@ -65,23 +60,10 @@ def parse(description: str, arguments: Sequence[str] | None = None) -> Options:
 
 def part(name: str, measure: Measure) -> None:
     """Run one part by itself: its table, and `.run/bench/features-<part>.json`."""
-    options = parse(f"features, {name}")
-    raise SystemExit(run(f"features-{name}", [measure], options))
+    raise SystemExit(run(f"features-{name}", {name: measure}, parse(f"The feature engine: {name}.")))
 
 
-def run(area: str, measures: Sequence[Measure], options: Options) -> int:
-    """Run parts one after the other and report; returns the exit status, 1 where something cannot be measured."""
-    figures: list[Figure] = []
-    # Topics that have just been created make producers ask again, and say so.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    try:
-        if options.controls:
-            control_python()
-        with report(area, figures, PACKAGES):
-            for measure in measures:
-                print(f"measuring: {measure.__name__.replace('_', ' ')}", flush=True)
-                figures += uvloop.run(measure(options))
-    except (NotInstalled, ProcessFailed, ServersError, TimeoutError) as error:
-        print(f"error: {error or 'not in time'}", flush=True)
-        return 1
-    return 0
+def run(area: str, measures: Mapping[str, Measure], options: Options) -> int:
+    """Run parts with these options; returns the exit status."""
+    parts = {name: partial(measure, options) for name, measure in measures.items()}
+    return bench.run(area, parts, packages=PACKAGES, controls=options.controls)
