@@ -80,15 +80,18 @@ def check_event(pipeline: Pipeline, event: Event) -> CheckedEvent:
     """
     check_identity(event.event_id, event.event_time_us)
     if event.schema_fingerprint:
-        if event.schema_fingerprint != pipeline.schema_fingerprint:
+        length = pipeline.accepted_schema_fingerprints.get(event.schema_fingerprint)
+        if length is None:
             raise EventError(
                 "wrong_fingerprint",
                 "schema_fingerprint",
                 f"schema_fingerprint is {event.schema_fingerprint:#x}; this pipeline has "
-                f"{pipeline.schema_fingerprint:#x}",
+                + " and ".join(f"{one:#x}" for one in pipeline.accepted_schema_fingerprints),
             )
-        texts: Sequence[str] = list(event.texts)
-        numbers: Sequence[float] = list(event.numbers)
+        # Made with an earlier schema, it lacks the optional fields that were added since.
+        added = pipeline.event.fields[length:]
+        texts: Sequence[str] = [*event.texts, *("" for field in added if field.kind == "text")]
+        numbers: Sequence[float] = [*event.numbers, *(math.nan for field in added if field.kind != "text")]
         pipeline.event.check(texts, numbers)
     else:
         texts, numbers = pipeline.event.pack({name: _plain(name, value) for name, value in event.fields.fields.items()})

@@ -306,12 +306,16 @@ class Deployment:
         assert {(r.source.partition, r.source.offset) for r in contents.rejected} == set(contents.refused)
         return contents
 
-    async def close(self) -> None:
-        """End the workers, delete topics and state."""
+    async def close_workers(self) -> None:
+        """End the workers."""
         for worker in self.workers:
             if not worker.ended:
                 worker.send(signal.SIGKILL)
                 await worker.wait()
+
+    async def close(self) -> None:
+        """End the workers, delete topics and state."""
+        await self.close_workers()
         async with KafkaAdmin(self.bootstrap) as admin:
             await admin.delete_topics(self.topics.data + self.topics.single)
         async for name in self.client.scan_iter(f"{self.keys.prefix}*", 1000):

@@ -159,6 +159,51 @@ async def test_history_from_parquet_and_topics_that_overlap(
     assert (await deployment.command("features", "list"))[1] == f"{deployment.topics.deployed}: no state\n"
 
 
+async def test_an_optional_field_is_added_under_traffic(deployment: Deployment, tmp_path: Path) -> None:
+    """Producers of both schemas publish at once; the worker goes on with the same state."""
+    declaration = declare_field(tmp_path / "fraud.py")
+    later = replace(
+        deployment, plan=compile_plan(load_pipeline(str(declaration))), pipeline=str(declaration), workers=[]
+    )
+    assert later.keys.prefix == deployment.keys.prefix
+    events = Payments(deployment.plan.pipeline, 1500, seed=33).events
+    worker = await deployment.start()
+    await deployment.publish([sent(event) for event in events[:500]])
+    await deployment.until_emitted(100)
+    worker.send(signal.SIGTERM)
+    assert await worker.wait() == 0
+    await deployment.publish([sent(event) for event in events[500:700]])
+    await later.start()
+    mixed = [sent(event if at % 2 else with_channel(later, event)) for at, event in enumerate(events[700:])]
+    await later.publish(mixed)
+    await later.until(later.caught_up, "everything is committed")
+    contents = await later.assert_exact()
+    await later.close_workers()
+    assert contents.rejected == []
+    assert len(contents.accepted) == len(events)
+    assert {vector.features_fingerprint for vector in contents.vectors.values()} == {
+        deployment.plan.pipeline.features_fingerprint
+    }
+
+
+def declare_field(path: Path) -> Path:
+    """Write a declaration with one optional field more at the end of its schema."""
+    text = Path("pipelines/fraud.py").read_text()
+    schema = 'Money("amount_cents", maximum=1_000_000_00)'
+    assert schema in text
+    path.write_text(text.replace(schema, schema + ', Text("channel", optional=True)'))
+    return path
+
+
+def with_channel(deployment: Deployment, event: Event) -> Event:
+    """The event as a producer of the later schema sends it."""
+    changed = Event()
+    changed.CopyFrom(event)
+    changed.texts.append("web")
+    changed.schema_fingerprint = deployment.plan.pipeline.schema_fingerprint
+    return changed
+
+
 def sent(event: Event) -> Sent:
     """The record of an event."""
     key = event.texts[0].encode()

@@ -21,6 +21,7 @@ from headrace.pipeline import (
     Text,
     count,
 )
+from headrace.pipeline.schema import Field
 from headrace.platform.event_codec import (
     CheckedEvent,
     check_event,
@@ -140,3 +141,29 @@ def test_an_undecodable_value_names_the_message_that_is_expected() -> None:
         parse(b"\xff", False, Outcome())
     with pytest.raises(EventError, match="the value is no JSON Event: "):
         parse(b"{", True, Event())
+
+
+def test_events_of_an_earlier_schema_lack_the_optional_fields_that_were_added() -> None:
+    def declared(*added: Field) -> Pipeline:
+        return Pipeline(
+            "codec",
+            event=EventSchema(Text("person"), Integer("count"), *added),
+            entities=[Entity("person", "person")],
+            key="person",
+            features=[FeatureView("person", count(60_000_000))],
+            label=Label(),
+            model=Model("none", lambda: None),
+        )
+
+    earlier, later = declared(), declared(Number("weight", optional=True), Text("note", optional=True))
+    assert earlier.features_fingerprint == later.features_fingerprint
+    packed = pack_event(earlier, CheckedEvent("e", 5, ["p"], [3.0], False))
+    found = check_event(later, packed)
+    assert found.texts == ["p", ""]
+    assert found.numbers[0] == 3
+    assert math.isnan(found.numbers[1])
+    packed.numbers.append(1.0)
+    with pytest.raises(EventError, match="3 numbers"):
+        check_event(later, packed)
+    with pytest.raises(EventError, match="this pipeline has"):
+        check_event(earlier, pack_event(later, found))
