@@ -30,6 +30,7 @@ from headrace.platform.kafka_errors import (
     TopicMissing,
 )
 from headrace.platform.partitioning import murmur2_partition, partitioner
+from headrace.platform.tolerant_records import read_tolerantly
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -133,6 +134,7 @@ async def consumer(
             built.assign(assigned)
         return built
 
+    read_tolerantly()
     started = await _start(build, bootstrap, start_timeout_s)
     try:
         yield started

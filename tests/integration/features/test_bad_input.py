@@ -16,6 +16,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from headrace.pipeline import DAY, Pipeline
 from headrace.platform import kafka
@@ -183,8 +184,17 @@ async def test_each_is_set_aside_once_and_nothing_else_is_disturbed(deployment: 
     assert Counter(one.reason for place, one in set_aside.items() if place not in places)["future"] == 1
 
 
-async def test_ten_megabytes_that_the_topic_lets_in_before_events_of_every_codec(deployment: Deployment) -> None:
-    """By default a broker refuses them; a topic may be set up to take them."""
+class HeaderName(str):
+    """A name whose bytes are not UTF-8, as some clients send them."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any, **__: Any) -> bytes:
+        return b"\xff\xfe"
+
+
+async def test_what_a_topic_may_let_in(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten megabytes, which a broker refuses by default; names of headers in any bytes; any compression."""
     topic = deployment.topics.events
     value = b"\x07" * TEN_MEGABYTES
     async with kafka.producer(deployment.bootstrap, max_request_size=LARGEST_REQUEST) as producer:
@@ -193,15 +203,22 @@ async def test_ten_megabytes_that_the_topic_lets_in_before_events_of_every_codec
         assert isinstance(refused.value.__cause__, MessageSizeTooLargeError)
         await allow_large_values(deployment, topic)
         await kafka.send(producer, topic, value, partition=0)
-    good = Payments(deployment.plan.pipeline, 200, seed=23).records
+    with monkeypatch.context() as patch:
+        for module in ("message_accumulator", "producer"):
+            patch.setattr(f"aiokafka.producer.{module}.DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
+        async with kafka.producer(deployment.bootstrap) as producer:
+            named = good(deployment.plan.pipeline, "named", START)
+            headers = [(HeaderName("name"), b"1")]
+            await kafka.send(producer, topic, named.value, key=named.key, partition=0, headers=headers)
+    payments = Payments(deployment.plan.pipeline, 200, seed=23).records
     for number, codec in enumerate(("gzip", "lz4", "snappy", "zstd")):  # as producers like it
         async with kafka.producer(deployment.bootstrap, compression_type=codec) as producer:
-            for one in good[number::4]:
+            for one in payments[number::4]:
                 await producer.send(topic, one.value, key=one.key, partition=one.partition, headers=one.headers)
     await deployment.start()
     await deployment.until(deployment.caught_up, "everything is committed")
     contents = await deployment.assert_exact()
-    assert len(contents.accepted) + len(contents.refused) == len(good) + 1
+    assert len(contents.accepted) + len(contents.refused) == len(payments) + 2
     (rejected,) = [one for one in contents.rejected if one.reason == "too_large"]
     assert rejected.value_size_bytes == TEN_MEGABYTES
     assert rejected.value == value[:MAX_VALUE_BYTES]
