@@ -13,8 +13,10 @@ from headrace.v1.event_pb2 import Event, Label
 from headrace.v1.prediction_pb2 import OUTCOME_KIND_CORRECTED, OUTCOME_KIND_LABELLED, Outcome, Prediction
 from tests.integration.features.payments import PARTITIONS, START, Sent
 
-SPACING = MINUTE
-"""Event time between two payments: 200,000 of them last 139 days, so logs are trimmed many times."""
+SPACING = 2 * MINUTE
+"""Event time between two payments: 100,000 of them last 139 days, so logs are trimmed many times."""
+QUIET = 10_000
+"""Of three times as many payments, a third has none for the last partition."""
 BAD = b"bad:"
 """A record that must be set aside has this key, then the reason."""
 
@@ -29,7 +31,10 @@ class Labelled:
 
 
 class PaymentTraffic:
-    """Payments of hot and cold keys: late ones, copies, equal times, unusable ones, ones the gateway has answered."""
+    """Payments of hot and cold keys: late ones, copies, equal times, unusable ones, ones the gateway has answered.
+
+    One partition is idle at times.
+    """
 
     def __init__(self, pipeline: Pipeline, seed: int) -> None:
         self._random = np.random.default_rng(seed)
@@ -72,9 +77,11 @@ class PaymentTraffic:
             if random.random() < 0.01:
                 records.append(self._unusable(event))
         self.made += count
+        if self.made // QUIET % 3 == 1:
+            records = [record for record in records if record.partition != PARTITIONS - 1]
         # Far apart, or the second would confirm the first.
-        records.insert(count // 2, self._out_of_time(records[count // 2], 30 * DAY, "future"))
-        records.insert(count // 4, self._out_of_time(records[count // 4], -90 * DAY, "too_late"))
+        records.insert(count // 2, self._out_of_time(records[len(records) // 2], 30 * DAY, "future"))
+        records.insert(count // 4, self._out_of_time(records[len(records) // 4], -90 * DAY, "too_late"))
         return records
 
     def outcomes(self, count: int) -> list[Outcome]:
