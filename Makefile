@@ -75,7 +75,7 @@ check-handbook: setup ## Lockstep replay of the whole handbook data, with the qu
 	@$(MAKE) demo LOCKSTEP=1 HANDBOOK_SPLIT=2018-07-25 SOURCE="$(HANDBOOK)"
 
 .PHONY: test-chaos
-test-chaos: setup ## Kill each process of the stack in turn during a demo (minutes)
+test-chaos: setup ## Kill and suspend the processes of the stack, for minutes: HEADRACE_CHAOS_SEED=n repeats a run
 	@$(BIN)/pytest tests/chaos
 
 .PHONY: test-compose
