@@ -1,8 +1,9 @@
 """Recomputation of served vectors from the logs, written like the definition: the yardstick for parity.
 
-It shares with `windows` only the meaning of edges. Every window is found by comparing each event with each query of the
-same key, so it is slow (quadratic per key) and has nothing to go wrong. What is asked of the covered events is in
-`aggregations.definitions`; counts, sums, means and labels, which most features are, are taken over whole matrices.
+It shares nothing with `windows` but the layout of labels. Every window is found by comparing each event with each
+query of the same key, so it is slow (quadratic per key) and has nothing to go wrong. What is asked of the covered
+events is in `aggregations.definitions`; counts, sums, means and labels, which most features are, are taken over whole
+matrices.
 """
 
 from __future__ import annotations
@@ -126,10 +127,9 @@ def _of_one_key(
     known = known & (labels["known"] <= times[:, None])
     out = np.empty((len(queries), len(plan.aggregations)))
     for column, aggregation in enumerate(plan.compiled):
-        low, high = aggregation.range.low(times)[:, None], aggregation.range.high(times)[:, None]
-        inside = merged & (events.times > low) & (events.times <= high)
+        inside = merged & _covers(aggregation, times, events.times)
         if aggregation.operation.from_labels:
-            covered = known & (labels["time"] > low) & (labels["time"] <= high)
+            covered = known & _covers(aggregation, times, labels["time"])
             out[:, column] = _of_labels(aggregation, inside, covered, labels)
         else:
             covered = inside & _counts(aggregation, events)
@@ -139,6 +139,14 @@ def _of_one_key(
             evaluate = _of_sums if aggregation.operation.name in ("count", "sum", "mean") else _of_each
             out[:, column] = evaluate(aggregation, covered, events, hashes, itself, queries)
     return out
+
+
+def _covers(aggregation: CompiledAggregation, asked: Int64Array, times: Int64Array) -> BoolArray:
+    """Whether the window of each event that asks covers each time, the event itself apart, shape (rows, times)."""
+    declared = aggregation.declared
+    end = asked[:, None] - declared.delay
+    begins = times // declared.hop > (end - declared.window) // declared.hop
+    return begins & ((times // declared.hop <= end // declared.hop) if declared.delay else (times < end))
 
 
 def _counts(aggregation: CompiledAggregation, events: EventColumns) -> BoolArray:

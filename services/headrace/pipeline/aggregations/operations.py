@@ -110,7 +110,7 @@ class Mean(Operation):
     definition = staticmethod(definitions.mean)
 
     def measures(self, aggregation: Aggregation, field: Field | None, flag: Lane | None) -> tuple[Measure, ...]:
-        return Sum(_valued(field, flag)), Count(_valued(field, flag))
+        return Sum(_valued(field, flag)), Count(_present(field, flag))
 
     def value(self, aggregation: Aggregation, scale: int, parts: tuple[Parts, ...], times: Int64Array) -> FloatArray:
         (summed,), (counts,) = parts
@@ -153,7 +153,7 @@ class StandardDeviation(Operation):
 
     def measures(self, aggregation: Aggregation, field: Field | None, flag: Lane | None) -> tuple[Measure, ...]:
         selection = _valued(field, flag)
-        return Count(selection), Sum(selection), SumOfSquares(selection)
+        return Count(_present(field, flag)), Sum(selection), SumOfSquares(selection)
 
     def value(self, aggregation: Aggregation, scale: int, parts: tuple[Parts, ...], times: Int64Array) -> FloatArray:
         # Python's integers: n sum(x²) - sum(x)² has more than 64 bits, and its quotient is rounded once.
@@ -317,3 +317,9 @@ OPERATIONS: dict[str, Operation] = {
 def _valued(field: Field | None, flag: Lane | None) -> Selection:
     assert field is not None
     return Selection(value_lane(field), flag)
+
+
+def _present(field: Field | None, flag: Lane | None) -> Selection:
+    """The events that have the field; one that is never absent need not be looked at."""
+    assert field is not None
+    return _valued(field, flag) if field.optional else Selection(flag=flag)
