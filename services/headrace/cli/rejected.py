@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import logging
 import re
 import shutil
 from collections import Counter
@@ -197,6 +198,9 @@ def _source(text: str, topics: Topics) -> str:
 
 
 def _deployed() -> tuple[Settings, Topics]:
+    # A fault of Kafka is said in one line here, not a second time by the library that met it.
+    for library in ("aiokafka", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     settings = Settings.load()
     try:
         deployed = deployed_name(load_pipeline(settings.pipeline).name, settings.namespace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from typing import Any
 
@@ -12,7 +13,9 @@ from click.testing import CliRunner
 from headrace.cli.__main__ import headrace
 from headrace.pipeline import DAY, HOUR
 from headrace.platform import kafka
+from headrace.platform.rejected_reading import Selection
 from headrace.platform.rejected_records import REPLAY_HEADER
+from headrace.platform.rejected_replay import Replay, replay
 from headrace.v1.event_pb2 import Event, Rejected, SourcePosition
 from tests.integration.features.deployment import Deployment
 from tests.integration.features.log_contents import read_topic
@@ -120,6 +123,35 @@ async def test_records_are_shown_and_brought_back_once(deployment: Deployment) -
         (False, True),
         (False, True),
     ]
+
+
+async def test_replays_at_the_same_time_bring_nothing_back_twice(deployment: Deployment) -> None:
+    topics = deployment.topics
+    values = [f"event {i}".encode() for i in range(250)]
+    await deployment.publish_raw(
+        topics.rejected,
+        [
+            Rejected(
+                source=SourcePosition(topic=topics.events, partition=i % 4, offset=i),
+                value=value,
+                value_size_bytes=len(value),
+                value_sha256=hashlib.sha256(value).digest(),
+                reason="undecodable",
+                service="features",
+            ).SerializeToString()
+            for i, value in enumerate(values)
+        ],
+    )
+    for _ in range(2):
+        ended = await asyncio.gather(
+            *(replay(deployment.bootstrap, topics, Selection()) for _ in range(3)), return_exceptions=True
+        )
+        assert all(isinstance(one, Replay | kafka.ProducerFenced | kafka.KafkaUnavailable) for one in ended), ended
+    last = await replay(deployment.bootstrap, topics, Selection())
+    assert (last.due, last.done, last.before) == ([], 0, len(values)) or last.done == len(last.due)
+    brought_back = await read_topic(deployment.bootstrap, topics.events)
+    assert sorted(record.value for record in brought_back) == sorted(values)
+    assert all(record.partition == int(record.value.split()[1]) % 4 for record in brought_back)
 
 
 async def test_what_cannot_be_brought_back_is_said(deployment: Deployment) -> None:
