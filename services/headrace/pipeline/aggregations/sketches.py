@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,9 +87,8 @@ class Registers(SketchMeasure):
         return REGISTERS
 
     def merge(self, groups: Int64Array, cells: Int64Array, counts: Int64Array) -> Parts:
-        found = np.sort((groups << _CELL_BITS) | cells)
-        highest = np.append(found[1:] >> RANK_BITS != found[:-1] >> RANK_BITS, True)[: len(found)]
-        found = found[highest]
+        found = np.sort(_keys(groups, cells, _CELL_BITS))
+        found = found[_ends(found >> RANK_BITS)].astype(np.int64)
         return found >> _CELL_BITS, found & (2**_CELL_BITS - 1), np.ones(len(found), np.int64)
 
 
@@ -108,9 +108,16 @@ class Bins(SketchMeasure):
         return 2 * int(np.searchsorted(_borders(), int(largest_integer(lane.field)))) + 3
 
     def merge(self, groups: Int64Array, cells: Int64Array, counts: Int64Array) -> Parts:
-        found, where = np.unique((groups << _BIN_BITS) | cells, return_inverse=True)
-        merged = np.bincount(where, counts, len(found)).astype(np.int64)
-        return found >> _BIN_BITS, found & (2**_BIN_BITS - 1), merged
+        keys = _keys(groups, cells, _BIN_BITS)
+        if (counts == 1).all():
+            keys = np.sort(keys)
+            until = np.arange(1, len(keys) + 1)
+        else:
+            by = np.argsort(keys)
+            keys, until = keys[by], np.cumsum(counts[by])
+        ends = _ends(keys)
+        found = keys[ends].astype(np.int64)
+        return found >> _BIN_BITS, found & (2**_BIN_BITS - 1), np.diff(until[ends], prepend=0)
 
 
 def distinct_counts(queries: Int64Array, cells: Int64Array, count: int) -> FloatArray:
@@ -163,6 +170,19 @@ def quantiles(
     rank = begins + np.floor(share * np.maximum(totals - 1, 0)).astype(np.int64)
     at = np.searchsorted(before, rank, "right") - 1
     return bin_values(cells[np.minimum(at, len(cells) - 1)]), there
+
+
+def _keys(groups: Int64Array, cells: Int64Array, bits: int) -> npt.NDArray[Any]:
+    """Group and cell in one number, of 32 bits where that is enough: these are sorted in half the time."""
+    keys = (groups << bits) | cells
+    return keys.astype(np.uint32) if len(keys) and groups.max() < 1 << (32 - bits) else keys
+
+
+def _ends(found: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which of sorted values are the last of their kind, shape (m,)."""
+    ends = np.ones(len(found), np.bool_)
+    np.not_equal(found[1:], found[:-1], out=ends[:-1])
+    return ends
 
 
 @cache
