@@ -69,10 +69,11 @@ lint: setup ## Check the code: ruff, formatting, mypy, import-linter
 	[ -z "$$failed" ] || { echo "failed: $${failed:2}" >&2; exit 1; }
 
 .PHONY: check-handbook
-check-handbook: setup ## Lockstep replay of the whole handbook data, with the quality of its split: HANDBOOK=file
+check-handbook: setup ## Lockstep replay of the whole handbook data, held to the published features: HANDBOOK=file
 	@test -f "$(HANDBOOK)" || { echo "$(HANDBOOK) is missing: name handbook_raw.parquet by HANDBOOK=file" >&2; exit 1; }
 	@HEADRACE_HANDBOOK="$(dir $(HANDBOOK))" $(BIN)/pytest tests/handbook
 	@$(MAKE) demo LOCKSTEP=1 HANDBOOK_SPLIT=2018-07-25 SOURCE="$(HANDBOOK)"
+	@$(BIN)/python -m tests.handbook.published_features .run/demo/served.parquet "$(dir $(HANDBOOK))"
 
 .PHONY: test-chaos
 test-chaos: setup ## Kill and suspend the processes of the stack, for minutes: HEADRACE_CHAOS_SEED=n repeats a run

@@ -26,6 +26,7 @@ from headrace.demo.replay import Replay, lockstep_step
 from headrace.demo.report import write_report
 from headrace.demo.report_table import print_report
 from headrace.demo.results import build_report
+from headrace.demo.served_file import write_served
 from headrace.demo.stacks import Stack, StackName, find_stack
 from headrace.pipeline.state import compile_plan
 from headrace.platform import kafka
@@ -160,8 +161,9 @@ async def _replay(
     )
     report["replay_seconds"] = round(took, 1)
     data, page = write_report(report, series, options.folder)
+    served = write_served(recording, pipeline, options.folder)
     print_report(report, console)
-    console.print(f"report: {data} and {page}")
+    console.print(f"report: {data} and {page}; what was served: {served}")
     return 1 if faults(report) else 0
 
 
