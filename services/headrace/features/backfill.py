@@ -235,7 +235,9 @@ class Backfill:
         for at in ends:
             fences[at], guards[at] = await self._position(f"{EVENTS}/{at.partition}")
         reading = await self._reading(EVENTS, ends, fences)
-        async with kafka.consumer(self.bootstrap, partitions=list(ends), offset_reset="none") as consumer:
+        if not reading:
+            return
+        async with kafka.consumer(self.bootstrap, partitions=list(reading), offset_reset="none") as consumer:
             for at, position in reading.items():
                 consumer.seek(at, position)
             heard = time.monotonic()
@@ -263,7 +265,9 @@ class Backfill:
         fences = {at: (await self._position(f"{OUTCOMES}/{at.partition}"))[0] for at in ends}
         self.outcomes.fences = {at.partition: fence for at, fence in fences.items()}
         reading = await self._reading(OUTCOMES, ends, fences)
-        async with kafka.consumer(self.bootstrap, partitions=list(ends), offset_reset="none") as consumer:
+        if not reading:
+            return
+        async with kafka.consumer(self.bootstrap, partitions=list(reading), offset_reset="none") as consumer:
             for at, position in reading.items():
                 consumer.seek(at, position)
             heard = time.monotonic()
@@ -280,7 +284,7 @@ class Backfill:
     async def _reading(
         self, source: str, ends: Mapping[TopicPartition, int], fences: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, int]:
-        """Where to read on in each partition; a partition that has nothing left gets its fence."""
+        """Where to read on in each partition that has something due; one whose records have all left gets its fence."""
         if not ends:
             return {}
         topic = self.topics.events if source == EVENTS else self.topics.outcomes
@@ -299,7 +303,7 @@ class Backfill:
                 )
             else:
                 reading[at] = fence + 1
-        return reading
+        return {at: position for at, position in reading.items() if position < ends[at]}
 
     async def _next(self, consumer: AIOKafkaConsumer, at: TopicPartition, most: int) -> tuple[list[Any], int]:
         """The next records of a partition, and the position behind them; markers of transactions are passed."""

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from headrace.features.backfill import Backfill, Share, history_source
+from headrace.features.backfill import Backfill, BackfillStalledError, Share, history_source
 from headrace.features.bulk_merging import BulkMerger
 from headrace.features.cut_over import CutOver
 from headrace.features.erasures import Erasures
@@ -119,7 +119,8 @@ async def run_backfill(task: BackfillTask, workers: int, progress: Progress) -> 
         shares = [Share(number, workers) for number in range(workers)]
         if task.history is not None:
             sources = {history_source(task.history, share): (0, task.history.rows) for share in shares}
-            records += await _followed(backfill, task, shares, None, sources, progress)
+            # Each process goes over all rows and takes those that are its own.
+            records += await _followed(backfill, task, shares, None, sources, progress) // workers
         for _ in range(PASSES):
             ends = await backfill.ends()
             sources = await _ranges(task, ends)
@@ -158,13 +159,19 @@ async def _followed(
             min(max(merged.get(source, -1) + 1 - begin, 0), end - begin) for source, (begin, end) in sources.items()
         )
 
-    async with asyncio.TaskGroup() as group:
-        work = group.create_task(_all_shares(backfill, task, shares, ends))
+    work = asyncio.create_task(_all_shares(backfill, task, shares, ends))
+    try:
         while not work.done():
             progress(done(await backfill.merged()), total)
             await asyncio.wait([work], timeout=POLL_S)
+        await work
+    finally:
+        work.cancel()
+        await asyncio.wait([work])
     after = await backfill.merged()
     progress(done(after), total)
+    if done(after) < total:
+        raise BackfillStalledError(f"{total - done(after)} of {total} records were not merged; run it again")
     return done(after) - done(before)
 
 

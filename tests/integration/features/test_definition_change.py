@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from headrace.features.backfill_processes import BackfillTask, run_backfill
 from headrace.pipeline.events import EventColumns, hash_ids
 from headrace.pipeline.state import LABEL_RECORD, compile_plan, label_records
 from headrace.platform import kafka
@@ -113,8 +114,26 @@ async def test_a_changed_definition_takes_over_under_traffic(deployment: Deploym
     assert {len(vector.values) for vector in new.vectors.values()} == {changed.plan.width}
     assert new.wrong_vectors() == []
     assert await new.wrong_keys(changed.client, changed.keys) == []
+    status, said = await deployment.command("features", "backfill")
+    assert status == 2, "the old definition's state was made by a worker"
+    assert "has commits, so a worker has run under this definition's name; set HEADRACE_DEFINITION" in said
     status, said = await changed.command("features", "backfill")
     assert (status, cut_over(said, changed.topics.events)) == (0, begins), "what is complete stays as it is"
+
+
+async def test_topics_that_hold_no_outcomes_yet(deployment: Deployment) -> None:
+    events = Payments(deployment.plan.pipeline, 300, seed=34).events
+    await deployment.publish([sent(event) for event in events])
+    task = BackfillTask(
+        deployment.pipeline, deployment.topics, deployment.bootstrap, deployment.redis_url, None, 100, 50
+    )
+    told: list[tuple[int, int]] = []
+    done = await run_backfill(task, 1, lambda merged, total: told.append((merged, total)))
+    assert (done.records, told[-1]) == (300, (300, 300))
+    assert sum(offset for offset, _ in done.cut_over.events.values()) == 300
+    assert done.cut_over.outcomes == dict.fromkeys(range(4), 0)
+    assert await (await deployment.contents()).wrong_keys(deployment.client, deployment.keys) == []
+    assert (await run_backfill(task, 1, lambda *_: None)).cut_over == done.cut_over
 
 
 async def has_partitions(worker: Worker) -> bool:
