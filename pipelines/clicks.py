@@ -13,7 +13,6 @@ import numpy as np
 from headrace.pipeline import (
     HOUR,
     MINUTE,
-    SECOND,
     Decision,
     Derived,
     Entity,
@@ -104,7 +103,7 @@ pipeline = Pipeline(
         hashed("country", 8),
         FeatureView(
             "user",
-            count(10 * MINUTE, hop=10 * SECOND),
+            count(10 * MINUTE, hop=1 * MINUTE),
             count(6 * HOUR, hop=HOP, where=long_look),
             decayed_count(15 * MINUTE, hop=1 * MINUTE),
             time_since_last(6 * HOUR, hop=HOP),

@@ -25,6 +25,7 @@ from headrace.pipeline.schema import LATEST_TIME_US, MAX_ID_BYTES, Field
 EVENT_ID, EVENT_TIME, LABEL, LABEL_TIME = "event_id", "event_time", "label", "label_time"
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 SHOWN_FAULTS = 10
+UNREADABLE_TIME = 1
 DATE_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
 ZONED_DATE_FORMATS = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f%#z")
 DATE_ALLOWED = "allowed is a date with a time, such as 2018-04-01 00:00:31 (UTC unless it names a zone)"
@@ -154,7 +155,7 @@ class _Check:
 
     def event_times(self) -> pl.Series:
         times = self._times(EVENT_TIME, required=True)
-        return times.fill_null(1)
+        return times.fill_null(UNREADABLE_TIME)
 
     def text(self, declared: Field) -> pl.Series:
         given = self._field(declared)
@@ -193,7 +194,7 @@ class _Check:
         known = self._times(LABEL_TIME, required=False).fill_null(times + horizon)
         early = label.is_not_null() & (known < times)
         self._refuse(LABEL_TIME, early, lambda row: "is before the event; a label becomes known after it")
-        late = label.is_not_null() & (known > times + horizon)
+        late = label.is_not_null() & (times != UNREADABLE_TIME) & (known > times + horizon)
         self._refuse(LABEL_TIME, late, lambda row: "is beyond the horizon of the label; by then it has expired")
         return label, known
 

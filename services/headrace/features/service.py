@@ -19,6 +19,7 @@ from headrace.features.outcome_merging import OutcomeMerger
 from headrace.features.outcome_stream import OutcomeStream
 from headrace.features.publishing import Publisher
 from headrace.features.settings import FeaturesSettings
+from headrace.features.state_description import store_description
 from headrace.features.state_writer import StateWriter, time_to_live_s
 from headrace.features.stored_states import DEFINITION
 from headrace.features.sweeping import Sweeper
@@ -65,6 +66,7 @@ class FeaturesService:
         erasures = Erasures(connections, reader.keys)
         writer = StateWriter(connections, reader.keys, time_to_live_s(plan), erasures)
         await client.hset(reader.keys.sources, DEFINITION, settings.definition)
+        await store_description(client, reader.keys, plan.pipeline)
         self._sweeper = Sweeper(client, plan, reader.keys, writer, settings.sweep_keys_per_s)
         producer = await self._stack.enter_async_context(kafka.producer(settings.kafka_bootstrap, linger_ms=1))
 
