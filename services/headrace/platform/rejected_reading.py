@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from aiokafka.errors import KafkaError
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
@@ -19,6 +21,7 @@ from headrace.v1.prediction_pb2 import Outcome, Prediction
 from headrace.v1.vector_pb2 import FeatureVector
 
 READ_WAIT_MS = 200
+STALL_TIMEOUT_S = 20.0
 MOST_RECORDS = 500
 
 
@@ -162,9 +165,24 @@ async def _records(bootstrap: str, at: TopicPartition, begin: int, end: int) -> 
         return
     async with kafka.consumer(bootstrap, partitions=[at]) as consumer:
         consumer.seek(at, begin)
-        while await consumer.position(at) < end:
-            found = await consumer.getmany(timeout_ms=READ_WAIT_MS, max_records=MOST_RECORDS)
-            for record in found.get(at, ()):
+        position = begin
+        while position < end:
+            records = await _next(consumer, at, position)
+            for record in records:
                 if record.offset >= end:
                     return
                 yield record
+            position = await consumer.position(at)
+
+
+async def _next(consumer: Any, at: TopicPartition, position: int) -> Sequence[Any]:
+    """Records behind a position; none where only markers of transactions were passed."""
+    try:
+        async with asyncio.timeout(STALL_TIMEOUT_S):
+            while True:
+                found = await consumer.getmany(timeout_ms=READ_WAIT_MS, max_records=MOST_RECORDS)
+                records: Sequence[Any] = found.get(at, ())
+                if records or await consumer.position(at) > position:
+                    return records
+    except (KafkaError, TimeoutError) as error:
+        raise kafka.translate(error, f"{at.topic}/{at.partition} cannot be read on from {position}") from error
