@@ -43,6 +43,7 @@ class SortedLog:
     """The records of several logs, sorted by (slot, time, id). A slot is the number of a key in the batch.
 
     Attributes:
+        single: whether it is the log of one key.
         bucket: length in microseconds of what one record stands for; 0 for single events.
         coarse: the coarse records of the same logs, None when there are none.
         cells: their sketch cells, by number of the measure.
@@ -68,8 +69,8 @@ class SortedLog:
         # What is passed over lies before every window, so a log of one key may keep it.
         times = self._parts[0]["time"] if len(self._parts) == 1 else np.concatenate([p["time"] for p in self._parts])
         self._kept: npt.NDArray[Any] | None = None
-        self._single = keys == 1
-        if self._single:
+        self.single = keys == 1
+        if self.single:
             order: Int64Array = times
         else:
             events = times != HEADER_TIME
@@ -147,11 +148,17 @@ class SortedLog:
         Returns:
             Positions, in the shape of `times`.
         """
-        if self._single:
+        if self.single:
             return np.searchsorted(self._order, np.maximum(times, HEADER_TIME), "right")
         wanted = np.clip(times - self._base, -1, self._span - 2)
         wanted += slots * self._span
         return np.searchsorted(self._order, wanted, "right")
+
+    @cached_property
+    def times(self) -> list[int]:
+        """Times of the records in sorted order, for a log of one key."""
+        times: list[int] = self._order.tolist()
+        return times
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column of the records in sorted order, shape (m,)."""

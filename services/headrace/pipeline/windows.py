@@ -15,6 +15,7 @@ from headrace.pipeline.aggregations.labels import known_labels
 from headrace.pipeline.aggregations.measures import DenseMeasure, Measure, Parts
 from headrace.pipeline.aggregations.sketches import SketchMeasure
 from headrace.pipeline.events import EventColumns, FloatArray, Int64Array
+from headrace.pipeline.one_event import evaluate_one, is_short
 from headrace.pipeline.sorted_logs import Positions, SortedLog, Span
 from headrace.pipeline.state import EntityPlan, FeatureGroup, FeaturePlan
 
@@ -61,6 +62,11 @@ def feature_vectors(plan: FeaturePlan, events: EventColumns, states: Sequence[En
 
 def _evaluate(plan: EntityPlan, events: EventColumns, state: EntityState, out: FloatArray) -> None:
     """Fill the columns of one entity, shape (n, aggregations)."""
+    groups: Sequence[FeatureGroup] = plan.groups
+    if len(events) == 1 and is_short(state.events) and is_short(state.labels):
+        groups = evaluate_one(plan, events, state.events, state.labels, out)
+        if not groups:
+            return
     windows = _Windows(plan, events, state)
     if len(events) > 1 and windows.expanded() > MOST_EXPANDED:
         middle = len(events) // 2
@@ -68,7 +74,7 @@ def _evaluate(plan: EntityPlan, events: EventColumns, state: EntityState, out: F
             rows = np.arange(len(events))[half]
             _evaluate(plan, events.take(rows), EntityState(state.slots[half], state.events, state.labels), out[half])
         return
-    for group in plan.groups:
+    for group in groups:
         first = group.first
         parts = tuple([windows.parts(measure, number, group) for measure, number in group.measures])
         if first.operation.from_labels:

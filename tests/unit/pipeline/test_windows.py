@@ -84,7 +84,7 @@ def columns(data: list[Row]) -> EventColumns:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=rows, outcomes=labels, seed=st.integers(0, 2**32 - 1))
 def test_windows_equal_the_recomputation(
     data: list[Row], outcomes: list[tuple[int, int, int, int | None]], seed: int

@@ -63,8 +63,8 @@ class Lane:
         return events.remembered(self, self._values)
 
     def _values(self, events: EventColumns) -> npt.NDArray[Any]:
-        if self.where is not None:
-            return checked_filter(self.where, events).astype(np.uint8)
+        if (where := self.where) is not None:
+            return events.remembered(where, lambda e: checked_filter(where, e).astype(np.uint8))
         assert self.field is not None
         if self.kind == "cell":
             return cells(self.field, events)
