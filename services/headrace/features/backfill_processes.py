@@ -7,21 +7,27 @@ import multiprocessing
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
-from headrace.features.backfill import Backfill, BackfillStalledError, Share, history_source
+import redis.exceptions
+
+from headrace.features.backfill import Backfill, BackfillRefusedError, BackfillStalledError, Share, history_source
 from headrace.features.bulk_merging import BulkMerger
 from headrace.features.cut_over import CutOver
 from headrace.features.erasures import Erasures
+from headrace.features.errors import FenceMovedError
 from headrace.features.history import History
 from headrace.features.outcome_merging import OutcomeMerger
 from headrace.features.state_writer import StateWriter, time_to_live_s
 from headrace.pipeline.state import compile_plan
+from headrace.platform.errors import OperatorError
 from headrace.platform.feature_state import EVENTS, OUTCOMES, FeatureStateReader
-from headrace.platform.kafka import KafkaAdmin, TopicPartition
+from headrace.platform.kafka import KafkaAdmin, KafkaFault, TopicPartition
 from headrace.platform.pipelines import load_pipeline
-from headrace.platform.redis import connect, require_safe
+from headrace.platform.redis import RedisUnavailable, connect, require_safe
 from headrace.platform.redis_connection import RedisConnections
 from headrace.platform.topics import Topics
 
@@ -96,6 +102,34 @@ async def opened(task: BackfillTask) -> AsyncIterator[Backfill]:
         await client.aclose()
 
 
+class _Team:
+    """The processes that do the work: this one, or several others."""
+
+    def __init__(self, backfill: Backfill, task: BackfillTask, workers: int) -> None:
+        self.shares = [Share(number, workers) for number in range(workers)]
+        self._backfill = backfill
+        self._task = task
+        spawn = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(workers, mp_context=spawn) if workers > 1 else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    async def merge(self, ends: Ends | None) -> None:
+        """Merge the history (no ends), or the topics up to these ends."""
+        if self._pool is None:
+            await _one_share(self._backfill, self._task, self.shares[0], ends)
+            return
+        work = [self._pool.submit(_process, self._task, share, ends) for share in self.shares]
+        await asyncio.gather(*map(asyncio.wrap_future, work))
+
+
 async def run_backfill(task: BackfillTask, workers: int, progress: Progress) -> BackfillDone:
     """Build the state, or go on with building it, and set the definition's consumer groups to the cut-over.
 
@@ -111,16 +145,17 @@ async def run_backfill(task: BackfillTask, workers: int, progress: Progress) -> 
         RedisFault: Redis does not answer, or is not one that keeps state.
     """
     began, records = time.monotonic(), 0
-    async with opened(task) as backfill:
+    async with AsyncExitStack() as stack:
+        backfill = await stack.enter_async_context(opened(task))
         cut_over = await backfill.begin()
         if cut_over is not None:
             await backfill.commit(cut_over)
             return BackfillDone(cut_over, 0, time.monotonic() - began)
-        shares = [Share(number, workers) for number in range(workers)]
+        team = stack.enter_context(_Team(backfill, task, workers))
         if task.history is not None:
-            sources = {history_source(task.history, share): (0, task.history.rows) for share in shares}
+            sources = {history_source(task.history, share): (0, task.history.rows) for share in team.shares}
             # Each process goes over all rows and takes those that are its own.
-            records += await _followed(backfill, task, shares, None, sources, progress) // workers
+            records += await _followed(backfill, team, None, sources, progress) // workers
         for _ in range(PASSES):
             ends = await backfill.ends()
             sources = await _ranges(task, ends)
@@ -128,7 +163,7 @@ async def run_backfill(task: BackfillTask, workers: int, progress: Progress) -> 
             left = sum(end - max(begin, merged.get(source, -1) + 1) for source, (begin, end) in sources.items())
             if left <= 0:
                 break
-            records += await _followed(backfill, task, shares, ends, sources, progress)
+            records += await _followed(backfill, team, ends, sources, progress)
             if left < ENOUGH_LEFT:
                 break
         return BackfillDone(await backfill.finish(), records, time.monotonic() - began)
@@ -144,8 +179,7 @@ async def _ranges(task: BackfillTask, ends: Ends) -> dict[str, tuple[int, int]]:
 
 async def _followed(
     backfill: Backfill,
-    task: BackfillTask,
-    shares: list[Share],
+    team: _Team,
     ends: Ends | None,
     sources: Mapping[str, tuple[int, int]],
     progress: Progress,
@@ -159,7 +193,7 @@ async def _followed(
             min(max(merged.get(source, -1) + 1 - begin, 0), end - begin) for source, (begin, end) in sources.items()
         )
 
-    work = asyncio.create_task(_all_shares(backfill, task, shares, ends))
+    work = asyncio.create_task(team.merge(ends))
     try:
         while not work.done():
             progress(done(await backfill.merged()), total)
@@ -175,24 +209,27 @@ async def _followed(
     return done(after) - done(before)
 
 
-async def _all_shares(backfill: Backfill, task: BackfillTask, shares: list[Share], ends: Ends | None) -> None:
-    if len(shares) == 1:
-        await _one_share(backfill, task, shares[0], ends)
-        return
-    with ProcessPoolExecutor(len(shares), mp_context=multiprocessing.get_context("spawn")) as pool:
-        await asyncio.gather(*(asyncio.wrap_future(pool.submit(_process, task, share, ends)) for share in shares))
-
-
 def _process(task: BackfillTask, share: Share, ends: Ends | None) -> None:
     async def merge() -> None:
         async with opened(task) as backfill:
             await _one_share(backfill, task, share, ends)
 
-    asyncio.run(merge())
+    try:
+        asyncio.run(merge())
+    except (OperatorError, KafkaFault) as error:
+        # What crosses between processes must be made from its message alone.
+        raise BackfillRefusedError(str(error)) from None
 
 
 async def _one_share(backfill: Backfill, task: BackfillTask, share: Share, ends: Ends | None) -> None:
-    if ends is not None:
-        await backfill.merge_topics(share, ends, overlap=task.history is not None)
-    elif task.history is not None:
-        await backfill.merge_history(task.history, share)
+    try:
+        if ends is not None:
+            await backfill.merge_topics(share, ends, overlap=task.history is not None)
+        elif task.history is not None:
+            await backfill.merge_history(task.history, share)
+    except FenceMovedError as moved:
+        raise BackfillStalledError(
+            f"{moved}: another backfill is at work, or something was erased; run it again, it goes on where it was"
+        ) from moved
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+        raise RedisUnavailable(f"Redis does not answer: {error}; run it again, it goes on where it was") from error

@@ -226,7 +226,7 @@ class Deployment:
     async def command(self, *arguments: str) -> tuple[int, str]:
         """Run `headrace` with arguments; its exit status and what it says."""
         process = await self.begin_command(*arguments)
-        said, _ = await asyncio.wait_for(process.communicate(), 30)
+        said, _ = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode is not None
         return process.returncode, said.decode()
 

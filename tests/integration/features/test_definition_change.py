@@ -61,7 +61,7 @@ async def traffic(
     """Publishes little by little while the block runs: the second half only when the event that it gives is set."""
     taken_over = asyncio.Event()
 
-    async def publish(parts: int = 20) -> None:
+    async def publish(parts: int = 8) -> None:
         for part in range(parts):
             if part == parts // 2:
                 await taken_over.wait()
@@ -80,7 +80,7 @@ def cut_over(said: str, topic: str) -> dict[int, int]:
 
 
 async def test_a_changed_definition_takes_over_under_traffic(deployment: Deployment, changed: Deployment) -> None:
-    payments = Payments(deployment.plan.pipeline, 6000, seed=31)
+    payments = Payments(deployment.plan.pipeline, 4500, seed=31)
     outcomes = payments.outcomes()
     third = len(payments.records) // 3
     await deployment.publish(payments.records[:third])
