@@ -105,7 +105,7 @@ class FeaturesService:
             self._sources[name] = source
             await self._stack.enter_async_context(source.consuming())
         self._ended = {name: asyncio.get_running_loop().create_future() for name in self._sources}
-        directory = settings.state_dir / "faust"
+        directory = settings.state_dir / "faust" / deployed
         directory.mkdir(parents=True, exist_ok=True)
         self._app = build_app(
             settings.kafka_bootstrap,
