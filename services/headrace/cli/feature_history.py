@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -44,7 +45,7 @@ def compute(source: str, to: Path, labels: str | None, workers: int | None) -> N
     The output has event_id, event_time, the ids of the entities, every feature and, with labels, label and label_time,
     in the order of the input (of a topic: partition and offset).
     """
-    _need_polars("compute")
+    _prepare("compute")
     from headrace.offline.training_set import BLOCK_ROWS, compute_training_set
 
     settings = Settings.load()
@@ -100,7 +101,7 @@ def parity(
     The status is 0 when all are equal, 1 when one differs, 2 when the comparison cannot be made. Everything that is
     compared is held in memory, about 1 KB for each event of a topic.
     """
-    _need_polars("parity")
+    _prepare("parity")
     settings = Settings.load()
     pipeline = load_pipeline(settings.pipeline)
     topics = _topics(settings, pipeline)
@@ -240,7 +241,10 @@ def _topics(settings: Settings, pipeline: Pipeline) -> Topics:
         raise UserError(str(error)) from error
 
 
-def _need_polars(verb: str) -> None:
+def _prepare(verb: str) -> None:
+    # A fault of Kafka is said in one line, not a second time by the library that met it.
+    for library in ("aiokafka", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     if importlib.util.find_spec("polars") is None:
         raise UserError(
             f"`headrace features {verb}` needs polars, which is not installed: pip install headrace[offline]"

@@ -25,6 +25,7 @@ from headrace.v1.vector_pb2 import FeatureVector
 EVENT_ID = "event_id"
 EVENT_POSITIONS, OUTCOME_POSITIONS = "event_positions", "outcome_positions"
 
+PART_ROWS = 10_000
 LATE = "whose event came too late to be exact"
 DEFAULTED = "made of defaults while the state could not be read"
 OTHER_FINGERPRINT = "of another definition"
@@ -55,36 +56,46 @@ class ServedVectors:
 
 @dataclass
 class _Rows:
-    """Vectors, row by row."""
+    """Vectors, row by row, put into arrays now and then: a row of Python numbers takes many times the room."""
 
     pipeline: Pipeline
     ids: list[str] = field(default_factory=list)
-    values: list[FloatArray] = field(default_factory=list)
-    events: list[Sequence[int]] = field(default_factory=list)
-    outcomes: list[Sequence[int]] = field(default_factory=list)
     overridden: list[tuple[int, int]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    _values: list[Sequence[float]] = field(default_factory=list)
+    _events: list[Sequence[int]] = field(default_factory=list)
+    _outcomes: list[Sequence[int]] = field(default_factory=list)
+    _parts: list[tuple[FloatArray, Int64Array, Int64Array]] = field(default_factory=list)
 
     def add(self, found: FeatureVector | Prediction, values: Sequence[float]) -> None:
         """One that is to be compared."""
         self.ids.append(found.event_id)
-        self.values.append(np.array(values, np.float64))
-        self.events.append(list(found.event_positions))
-        self.outcomes.append(list(found.outcome_positions))
+        self._values.append(values[:])
+        self._events.append(found.event_positions[:])
+        self._outcomes.append(found.outcome_positions[:])
+        if len(self._values) == PART_ROWS:
+            self._put()
 
     def finish(self) -> ServedVectors:
         """All of them."""
+        self._put()
         width = len(self.pipeline.feature_names)
         overridden = np.zeros((len(self.ids), width), np.bool_)
         for row, column in self.overridden:
             overridden[row, column] = True
+        values, events, outcomes = zip(*self._parts, strict=True)
         return ServedVectors(
             self.ids,
-            np.array(self.values, np.float64).reshape(len(self.ids), width),
-            Positions(_padded(self.events), _padded(self.outcomes)),
+            np.concatenate(values),
+            Positions(_equally_wide(events), _equally_wide(outcomes)),
             overridden,
             self.left_out,
         )
+
+    def _put(self) -> None:
+        values = np.array(self._values, np.float64).reshape(len(self._values), len(self.pipeline.feature_names))
+        self._parts.append((values, _padded(self._events), _padded(self._outcomes)))
+        self._values, self._events, self._outcomes = [], [], []
 
 
 async def read_vectors(
@@ -189,3 +200,8 @@ def _padded(positions: Sequence[Sequence[int]]) -> Int64Array:
     for row, of_row in enumerate(positions):
         out[row, : len(of_row)] = of_row
     return out
+
+
+def _equally_wide(parts: Sequence[Int64Array]) -> Int64Array:
+    width = max(part.shape[1] for part in parts)
+    return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=-1) for part in parts])

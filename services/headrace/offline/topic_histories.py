@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
+from headrace.features.accepted_events import AcceptedEvents, joined
 from headrace.features.decoding import decode_partition
 from headrace.features.outcome_decoding import decode_outcomes
 from headrace.features.time_guard import TimeGuard
@@ -18,7 +18,7 @@ from headrace.pipeline import EventColumns, Pipeline
 from headrace.pipeline.events import Int64Array
 from headrace.pipeline.recompute import EventHistory, LabelHistory
 from headrace.platform.topics import Topics
-from headrace.v1.prediction_pb2 import OUTCOME_KIND_EXPIRED, Outcome
+from headrace.v1.prediction_pb2 import OUTCOME_KIND_EXPIRED
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,6 @@ class TopicLabels:
     complete_from: int
 
 
-@dataclass
-class _Rows:
-    """Events, row by row."""
-
-    ids: list[str] = field(default_factory=list)
-    times: list[int] = field(default_factory=list)
-    texts: list[Sequence[str]] = field(default_factory=list)
-    numbers: list[Sequence[float]] = field(default_factory=list)
-    partitions: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    late: set[int] = field(default_factory=set)
-
-
 async def read_event_history(
     bootstrap: str, topics: Topics, pipeline: Pipeline, progress: Progress = untold
 ) -> TopicEvents:
@@ -77,28 +64,29 @@ async def read_event_history(
         KafkaFault: Kafka does not answer, or has no such topic.
     """
     records = await topic_records(bootstrap, topics.events, progress)
-    rows, rejected, complete_from = _Rows(), Counter[str](), 0
+    parts: list[AcceptedEvents] = []
+    partitions: list[Int64Array] = []
+    rejected, complete_from = Counter[str](), 0
     for partition in records.partitions:
-        guard, first = TimeGuard(), len(rows.ids)
+        guard, first = TimeGuard(), 0
         async for run in records.of_partition(partition):
             decoded = decode_partition(pipeline, run, guard)
             guard = decoded.guard
             rejected.update(one.reason for one in decoded.rejected)
-            for accepted in decoded.accepted:
-                if accepted.late:
-                    rows.late.add(len(rows.ids))
-                rows.ids.append(accepted.event.event_id)
-                rows.times.append(accepted.event.time_us)
-                rows.texts.append(accepted.event.texts)
-                rows.numbers.append(accepted.event.numbers)
-                rows.partitions.append(partition)
-                rows.offsets.append(accepted.offset)
-        if partition in records.trimmed and len(rows.ids) > first:
-            complete_from = max(complete_from, rows.times[first] + pipeline.lateness)
-    columns = EventColumns.from_rows(pipeline.event, rows.ids, rows.times, rows.texts, rows.numbers)
-    places = np.array(rows.partitions, np.int64), np.array(rows.offsets, np.int64)
-    history = EventHistory(columns, *places)
-    return TopicEvents(history, frozenset(rows.late), rejected, len(records.partitions), complete_from)
+            if len(decoded.accepted):
+                first = first or int(decoded.accepted.columns.times[0])
+                parts.append(decoded.accepted)
+                partitions.append(np.full(len(decoded.accepted), partition, np.int64))
+        if partition in records.trimmed and first:
+            complete_from = max(complete_from, first + pipeline.lateness)
+    late = np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *(part.late for part in parts)]))
+    none = np.zeros(0, np.int64)
+    history = EventHistory(
+        joined([part.columns for part in parts]) if parts else EventColumns.from_rows(pipeline.event, [], [], [], []),
+        np.concatenate([none, *partitions]),
+        np.concatenate([none, *(part.offsets for part in parts)]),
+    )
+    return TopicEvents(history, frozenset(late.tolist()), rejected, len(records.partitions), complete_from)
 
 
 async def read_label_history(
@@ -110,30 +98,27 @@ async def read_label_history(
         KafkaFault: Kafka does not answer, or has no such topic.
     """
     records = await topic_records(bootstrap, topics.outcomes, progress)
-    used: list[Outcome] = []
-    places: list[tuple[int, int]] = []
+    ids: list[str] = []
+    entities: list[list[str]] = [[] for _ in pipeline.entities]
+    places: list[tuple[int, int, int, int]] = []
+    values: list[tuple[float, float]] = []
     complete_from = 0
     for partition in records.partitions:
-        first = len(used)
+        first = len(ids)
         async for run in records.of_partition(partition):
             for offset, _, outcome in decode_outcomes(pipeline, run)[0]:
-                if outcome.prediction.ingested and outcome.kind != OUTCOME_KIND_EXPIRED:
-                    used.append(outcome)
-                    places.append((partition, offset))
-        if partition in records.trimmed and len(used) > first:
-            complete_from = max(complete_from, used[first].label.label_time_us)
-
-    def column(values: Sequence[int]) -> Int64Array:
-        return np.array(values, np.int64)
-
-    history = LabelHistory(
-        [outcome.prediction.event_id for outcome in used],
-        [[outcome.prediction.entities[at] for outcome in used] for at in range(len(pipeline.entities))],
-        column([outcome.prediction.event_time_us for outcome in used]),
-        column([outcome.label.label_time_us for outcome in used]),
-        np.array([outcome.label.value for outcome in used], np.float64),
-        np.array([o.previous_label if o.HasField("previous_label") else math.nan for o in used], np.float64),
-        column([partition for partition, _ in places]),
-        column([offset for _, offset in places]),
-    )
+                prediction, label = outcome.prediction, outcome.label
+                if not prediction.ingested or outcome.kind == OUTCOME_KIND_EXPIRED:
+                    continue
+                ids.append(prediction.event_id)
+                for keys, key in zip(entities, prediction.entities, strict=True):
+                    keys.append(key)
+                places.append((prediction.event_time_us, label.label_time_us, partition, offset))
+                previous = outcome.previous_label if outcome.HasField("previous_label") else math.nan
+                values.append((label.value, previous))
+        if partition in records.trimmed and len(ids) > first:
+            complete_from = max(complete_from, places[first][1])
+    times, known, partitions, offsets = np.array(places, np.int64).reshape(-1, 4).T
+    value, replaced = np.array(values, np.float64).reshape(-1, 2).T
+    history = LabelHistory(ids, entities, times, known, value, replaced, partitions, offsets)
     return TopicLabels(history, len(records.partitions), complete_from)

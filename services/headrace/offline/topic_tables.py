@@ -18,8 +18,7 @@ from headrace.offline.event_table import ID, TIME, event_table
 from headrace.offline.label_table import KNOWN, LOGGED, ORDER, PREVIOUS, VALUE
 from headrace.offline.progress import Progress, untold
 from headrace.offline.topic_records import topic_records
-from headrace.pipeline import Pipeline
-from headrace.platform.event_codec import CheckedEvent
+from headrace.pipeline import EventColumns, Pipeline
 from headrace.platform.topics import Topics
 from headrace.v1.prediction_pb2 import OUTCOME_KIND_EXPIRED, Outcome
 
@@ -106,7 +105,7 @@ async def read_events(
             decoded = decode_partition(pipeline, run, guard)
             guard = decoded.guard
             writer.rejected.update(rejected.reason for rejected in decoded.rejected)
-            writer.add(_event_rows(pipeline, [accepted.event for accepted in decoded.accepted], writer.rows))
+            writer.add(_event_rows(pipeline, decoded.accepted.columns, writer.rows))
     if not writer.rows:
         raise TableError(topics.events, "has no events that can be used")
     return writer.finish()
@@ -141,17 +140,10 @@ async def read_labels(
     return writer.finish()
 
 
-def _event_rows(pipeline: Pipeline, events: Sequence[CheckedEvent], start: int) -> pl.DataFrame:
-    schema = pipeline.event
-    numbers = np.array([event.numbers for event in events], np.float64).reshape(len(events), len(schema.numbers))
-    columns = {
-        ID: pl.Series(ID, [event.event_id for event in events], pl.String),
-        TIME: pl.Series(TIME, [event.time_us for event in events], pl.Int64),
-    }
-    for place, field in enumerate(schema.texts):
-        columns[field.name] = pl.Series(field.name, [event.texts[place] for event in events], pl.String)
-    for place, field in enumerate(schema.numbers):
-        columns[field.name] = pl.Series(field.name, np.ascontiguousarray(numbers[:, place]))
+def _event_rows(pipeline: Pipeline, events: EventColumns, start: int) -> pl.DataFrame:
+    columns = {ID: pl.Series(events.ids, dtype=pl.String), TIME: pl.Series(events.times, dtype=pl.Int64)}
+    columns |= {field.name: pl.Series(events.texts[field.name], dtype=pl.String) for field in pipeline.event.texts}
+    columns |= {field.name: pl.Series(events.numbers[field.name]) for field in pipeline.event.numbers}
     return event_table(pl.DataFrame(columns), start)
 
 

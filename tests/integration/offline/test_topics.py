@@ -11,6 +11,7 @@ import pytest
 from headrace.pipeline.recompute import EventHistory, LabelHistory, Positions, recompute
 from headrace.platform import kafka
 from headrace.platform.event_codec import event_columns
+from headrace.v1.prediction_pb2 import DEGRADATION_FEATURES_DEFAULTED, ROLE_ANSWER, ROLE_SHADOW, Prediction
 from headrace.v1.vector_pb2 import FeatureVector
 from tests.integration.features.deployment import Deployment
 from tests.integration.features.log_contents import Contents
@@ -75,6 +76,18 @@ async def test_a_training_set_and_the_parity_of_a_deployed_pipeline(deployment: 
     assert status == 0, said
     assert f"{len(contents.vectors):,} vectors compared, 0 different" in said
 
+    await answer(deployment, contents)
+    status, said = await deployment.command("features", "parity", "--served", "predictions")
+    assert status == 0, said
+    assert "50 vectors compared, 0 different" in said
+    for reason in (
+        "1 whose event is not among the events",
+        "1 made of defaults while the state could not be read",
+        "1 of another definition",
+        "1 published again",
+    ):
+        assert f"left out: {reason}\n" in said
+
     await serve_wrongly(deployment, contents)
     status, said = await deployment.command("features", "parity")
     assert status == 1, said
@@ -82,6 +95,32 @@ async def test_a_training_set_and_the_parity_of_a_deployed_pipeline(deployment: 
     assert "different: e1" in said
     wrong = next(line for line in said.splitlines() if line.startswith("terminal_count_7d"))
     assert wrong.split()[1:] == ["1", "5"]
+
+
+async def answer(deployment: Deployment, contents: Contents) -> None:
+    """Publish answers made of 50 vectors, and others that are not to be compared."""
+
+    def prediction(vector: FeatureVector) -> Prediction:
+        return Prediction(
+            prediction_id=f"p-{vector.event_id}",
+            event_id=vector.event_id,
+            role=ROLE_ANSWER,
+            features_fingerprint=vector.features_fingerprint,
+            features=vector.values,
+            event_positions=vector.event_positions,
+            outcome_positions=vector.outcome_positions,
+        )
+
+    by_id = {vector.event_id: vector for vector in contents.vectors.values()}
+    answers = [prediction(vector) for vector in list(by_id.values())[:54]]
+    answers[0].features[3], answers[0].overridden[:] = -1.0, [deployment.plan.pipeline.feature_names[3]]
+    answers[50].event_id = "unknown"
+    answers[51].degradations.append(DEGRADATION_FEATURES_DEFAULTED)
+    answers[52].features_fingerprint += 1
+    answers[53].role = ROLE_SHADOW
+    async with kafka.producer(deployment.bootstrap) as producer:
+        for one in [*answers, answers[7]]:
+            await kafka.send(producer, deployment.topics.predictions, one.SerializeToString(), partition=1)
 
 
 async def serve_wrongly(deployment: Deployment, contents: Contents) -> None:
