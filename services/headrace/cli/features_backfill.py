@@ -85,7 +85,8 @@ def retire(fingerprint: str, definition: str | None, yes: bool) -> None:
     used again when it returns.
     """
     settings = Settings.load()
-    topics = _topics(settings, load_pipeline(settings.pipeline))
+    pipeline = load_pipeline(settings.pipeline)
+    topics = _topics(settings, pipeline)
     states = {f"{one.fingerprint:016x}": one for one in asyncio.run(_list(settings.redis_url, topics.deployed))}
     if fingerprint not in states:
         known = ", ".join(states) or "none"
@@ -98,7 +99,9 @@ def retire(fingerprint: str, definition: str | None, yes: bool) -> None:
     if not yes:
         click.confirm(f"Delete state {fingerprint} of {topics.deployed} ({state.bytes:,} bytes)?", abort=True)
     former = Topics(topics.deployed, definition=name)
-    deleted = asyncio.run(_retire(settings, former, state.fingerprint, keeps_name=bool(shared)))
+    # Of two states under one name, the commits belong to the one that is declared.
+    keeps_name = bool(shared) and state.fingerprint != pipeline.features_fingerprint
+    deleted = asyncio.run(_retire(settings, former, state.fingerprint, keeps_name=keeps_name))
     click.echo(f"{topics.deployed}: state {fingerprint} deleted, {deleted} keys")
 
 

@@ -22,7 +22,8 @@ from headrace.platform.feature_state import FeatureStateReader
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.redis_connection import RedisConnections
 from headrace.v1.event_pb2 import Event
-from tests.integration.features.payments import outcome
+from tests.integration.features.deployment import Deployment
+from tests.integration.features.payments import Payments, Sent, outcome
 
 plan = compile_plan(load_pipeline("pipelines/fraud.py"))
 names = plan.pipeline.feature_names
@@ -173,3 +174,28 @@ async def test_two_may_sweep_at_once(client: Redis, connections: RedisConnection
     assert await state.logs() == {"e:customer:busy", "e:terminal:t"}
     rewritten: Any = await client.hget(state.keys.sources, "rewritten")
     assert int(rewritten) == 30
+
+
+@pytest.mark.timeout(120)
+async def test_a_worker_sweeps_while_events_flow(deployment: Deployment) -> None:
+    stream = Payments(deployment.plan.pipeline, 3000, seed=51)
+    idle = Event(
+        event_id="idle",
+        event_time_us=stream.events[0].event_time_us,
+        schema_fingerprint=deployment.plan.pipeline.schema_fingerprint,
+        texts=["idle", "idle"],
+        numbers=[1.0],
+    )
+    await deployment.publish([Sent(0, b"idle", idle.SerializeToString(), []), *stream.records[:-200]])
+    names = [deployment.keys.event_log(entity) + "idle" for entity in ("customer", "terminal")]
+    worker = await deployment.start()
+    await deployment.until(deployment.caught_up, "most of it is committed")
+    # What is committed is told to the state with the next events.
+    await deployment.publish(stream.records[-200:])
+
+    async def gone() -> bool:
+        return await deployment.caught_up() and not await deployment.client.exists(*names)
+
+    await deployment.until(gone, "the idle keys have left")
+    assert (await deployment.contents()).accepted, "they came, and were swept"
+    assert "headrace_features_swept_logs_total 0.0" not in await worker.get("/metrics")
