@@ -34,3 +34,7 @@ class TableError(OperatorError):
 
 def _again(source: str, reason: str, column: str | None, row: int | None) -> TableError:
     return TableError(source, reason, column=column, row=row)
+
+
+class ProcessEnded(OperatorError):
+    """A process that computed a part has ended."""

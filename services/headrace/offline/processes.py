@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from headrace.offline.computation import Computation, EventSource, LabelSource, Workspace
+from headrace.offline.errors import ProcessEnded
 from headrace.pipeline.state import compile_plan
 from headrace.platform.pipelines import load_pipeline
 
@@ -58,6 +61,7 @@ class Processes:
         """Call a method of the computation with each of these arguments; the results in order.
 
         Raises:
+            ProcessEnded: a process has ended.
             Exception: what the first task that failed raised.
         """
         if self._pool is None:
@@ -68,12 +72,18 @@ class Processes:
         try:
             for task in tasks:
                 yield task.result()
+        except BrokenProcessPool as error:
+            raise ProcessEnded(
+                "a process was ended from outside, most likely for want of memory: try fewer --workers"
+            ) from error
         finally:
             for task in tasks:
                 task.cancel()
 
 
 def _start(reference: str, space: Workspace, events: EventSource, labels: LabelSource | None) -> None:
+    # Ctrl-C goes to all processes; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["POLARS_MAX_THREADS"] = "1"
     plan = compile_plan(load_pipeline(reference))
     _OF_THIS_PROCESS[:] = [Computation(plan, space, events, labels)]

@@ -77,6 +77,7 @@ def compute_training_set(
 
     Raises:
         TableError: an event or a label is not allowed, or the output cannot be written.
+        ProcessEnded: a process was ended from outside.
         DefinitionError: two columns of the output would have one name.
     """
     _check_names(pipeline)

@@ -12,12 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.offline import entity_features
-from headrace.offline.errors import TableError
+from headrace.offline.errors import ProcessEnded, TableError
+from headrace.offline.event_table import EventFile
 from headrace.offline.parity import compare_vectors
+from headrace.offline.parquet_file import ParquetFile
+from headrace.offline.training_set import compute_training_set
 from headrace.pipeline import DefinitionError, Entity, EventSchema, FeatureView, Label, Model, Pipeline, Text, count
 from headrace.pipeline.aggregations.operations import OPERATIONS
 from headrace.pipeline.recompute import Positions, recompute
 from headrace.pipeline.state import compile_plan
+from headrace.platform.pipelines import load_pipeline
 from tests.unit.offline.pipelines import OF_EACH_OPERATION, WHOLE, fraud, small
 from tests.unit.offline.random_history import random_history
 from tests.unit.offline.tables import computed, event_frame, label_frame
@@ -142,3 +146,42 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
         computed(
             pipeline, pl.DataFrame({"event_id": ["a"], "event_time": [1], "shop_count_10us": ["s"]}), None, tmp_path
         )
+
+
+ENDING = """
+import os
+from multiprocessing import parent_process
+
+from headrace.pipeline import Entity, EventSchema, Label, Model, OnDemand, Pipeline, Text
+
+
+def end(events):
+    if parent_process() is not None:
+        os._exit(9)
+    return events.times * 1.0
+
+
+pipeline = Pipeline(
+    "ending",
+    event=EventSchema(Text("key")),
+    entities=[Entity("key", "key")],
+    key="key",
+    features=[OnDemand("end", end)],
+    label=Label(),
+    model=Model("none", lambda: None),
+)
+"""
+
+
+def test_a_process_that_ends_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "ending.py").write_text(ENDING)
+    pl.DataFrame({"event_id": ["a", "b"], "event_time": [1, 2], "key": ["k", "k"]}).write_parquet(
+        tmp_path / "e.parquet"
+    )
+    pipeline = load_pipeline(str(tmp_path / "ending.py"))
+    events = EventFile(ParquetFile(tmp_path / "e.parquet"), pipeline.event)
+    with pytest.raises(ProcessEnded, match="most likely for want of memory: try fewer --workers"):
+        compute_training_set(
+            pipeline, str(tmp_path / "ending.py"), events, None, tmp_path / "set.parquet", workers=2, block_rows=1
+        )
+    assert sorted(path.name for path in tmp_path.glob("*.parquet*")) == ["e.parquet"]
