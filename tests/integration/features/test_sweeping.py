@@ -188,7 +188,7 @@ async def test_a_worker_sweeps_while_events_flow(deployment: Deployment) -> None
     )
     await deployment.publish([Sent(0, b"idle", idle.SerializeToString(), []), *stream.records[:-200]])
     names = [deployment.keys.event_log(entity) + "idle" for entity in ("customer", "terminal")]
-    worker = await deployment.start()
+    worker = await deployment.start(sweep_keys_per_s=1_000_000)
     await deployment.until(deployment.caught_up, "most of it is committed")
     # What is committed is told to the state with the next events.
     await deployment.publish(stream.records[-200:])
