@@ -5,13 +5,15 @@ reader that knows nothing of it passes over it. The header tells a rewritten log
 length: the low 32 bits of its id are the epoch, the high ones the number of carrier records that follow. Carriers hold
 the coarse section, a piece in each behind its time.
 
-A coarse section is the numbers of its bucket records and of its cell records (4 bytes each) and then these.
+A coarse section is the number of its bucket records (4 bytes), the bucket records, and for each sketch its cells,
+bucket after bucket; how many each bucket has stands in its record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,14 @@ from headrace.pipeline.events import Int64Array
 
 Records = npt.NDArray[Any]
 HEADER_TIME = -1
-CELL_RECORD = np.dtype([("time", "<i8"), ("measure", "<u2"), ("cell", "<i4"), ("count", "<u4")])
-"""Start of the bucket (microseconds), number of the measure, the sketch's cell and how often it was met."""
+CELL_RECORD = np.dtype([("time", "<i8"), ("cell", "<i4"), ("count", "<u4")])
+"""A sketch's cell in memory: start of the bucket (microseconds), the cell and how often it was met."""
 
 _MARK = HEADER_TIME.to_bytes(8, "little", signed=True)
-_COUNTS = 8
+_COUNT_BYTES = 4
+
+Cells = dict[int, Records]
+"""Cell records by number of the sketch's measure, in the order of their buckets."""
 
 
 @dataclass(frozen=True)
@@ -34,44 +39,71 @@ class CoarseLayout:
 
     Attributes:
         bucket: length of a bucket in microseconds.
-        record: layout of the bucket records: start of the bucket, then what each measure keeps of it.
+        columns: what each measure keeps of a bucket.
+        sketches: numbers of the sketches' measures with the stored layout of their cells.
     """
 
     bucket: int
-    record: np.dtype[Any]
+    columns: tuple[tuple[str, str], ...]
+    sketches: tuple[tuple[int, np.dtype[Any]], ...]
 
-    def decode(self, section: bytes) -> tuple[Records, Records]:
-        """The bucket records and the cell records of a section, which may be empty."""
-        if not section:
-            return np.zeros(0, self.record), np.zeros(0, CELL_RECORD)
-        buckets, cells = np.frombuffer(section, "<u4", 2).tolist()
-        middle = _COUNTS + buckets * self.record.itemsize
-        return (
-            np.frombuffer(section, self.record, buckets, _COUNTS),
-            np.frombuffer(section, CELL_RECORD, cells, middle),
-        )
+    @cached_property
+    def record(self) -> np.dtype[Any]:
+        """Layout of the bucket records: start of the bucket, the columns, then the number of cells of each sketch."""
+        return np.dtype([("time", "<i8"), *self.columns, *((f"{number}.n", "<u2") for number, _ in self.sketches)])
 
-    def decode_all(self, sections: Sequence[bytes]) -> tuple[Records, Int64Array, Records, Int64Array]:
-        """The bucket records and the cell records of several sections, each with its slot.
+    def decode(self, section: bytes) -> tuple[Records, Cells]:
+        """The bucket records and the cells of a section, which may be empty."""
+        buckets, _, cells = self.decode_all([section])
+        return buckets, {number: found for number, (found, _) in cells.items()}
+
+    def decode_all(
+        self, sections: Sequence[bytes]
+    ) -> tuple[Records, Int64Array, dict[int, tuple[Records, Int64Array]]]:
+        """The bucket records with their slots, and the cells of each sketch with theirs.
 
         Args:
             sections: one per slot; empty where there is none.
         """
-        decoded = [self.decode(section) for section in sections]
-        slots = np.arange(len(sections))
-        return (
-            np.concatenate([buckets for buckets, _ in decoded]),
-            np.repeat(slots, [len(buckets) for buckets, _ in decoded]),
-            np.concatenate([cells for _, cells in decoded]),
-            np.repeat(slots, [len(cells) for _, cells in decoded]),
-        )
+        size = self.record.itemsize
+        counts = [int.from_bytes(section[:_COUNT_BYTES], "little") for section in sections]
+        parts = [section[_COUNT_BYTES : _COUNT_BYTES + n * size] for section, n in zip(sections, counts, strict=True)]
+        buckets = np.frombuffer(b"".join(parts), self.record)
+        slots = np.repeat(np.arange(len(sections)), counts)
+        begins = [_COUNT_BYTES + n * size for n in counts]
+        found = {}
+        for number, stored in self.sketches:
+            of_bucket = buckets[f"{number}.n"].astype(np.int64)
+            of_slot = np.bincount(slots, of_bucket, len(sections)).astype(np.int64).tolist()
+            ends = [begin + n * stored.itemsize for begin, n in zip(begins, of_slot, strict=True)]
+            raw = np.frombuffer(b"".join([s[b:e] for s, b, e in zip(sections, begins, ends, strict=True)]), stored)
+            cells = np.zeros(len(raw), CELL_RECORD)
+            cells["time"] = np.repeat(buckets["time"], of_bucket)
+            cells["cell"] = raw["cell"]
+            cells["count"] = raw["count"] if "count" in (stored.names or ()) else 1
+            found[number] = cells, np.repeat(slots, of_bucket)
+            begins = ends
+        return buckets, slots, found
 
-    @staticmethod
-    def encode(buckets: Records, cells: Records) -> bytes:
-        """A section; empty when it would hold nothing."""
+    def encode(self, buckets: Records, cells: Cells) -> bytes:
+        """A section; empty when it would hold nothing.
+
+        Args:
+            buckets: bucket records by time; their numbers of cells need not be set.
+            cells: by number of the sketch, by time.
+        """
         if not len(buckets):
             return b""
-        return np.array([len(buckets), len(cells)], "<u4").tobytes() + buckets.tobytes() + cells.tobytes()
+        buckets = buckets.copy()
+        pieces = []
+        for number, stored in self.sketches:
+            packed = np.zeros(len(cells[number]), stored)
+            for name in stored.names or ():
+                packed[name] = cells[number][name]
+            at = np.searchsorted(buckets["time"], cells[number]["time"])
+            buckets[f"{number}.n"] = np.bincount(at, minlength=len(buckets))
+            pieces.append(packed.tobytes())
+        return b"".join([len(buckets).to_bytes(_COUNT_BYTES, "little"), buckets.tobytes(), *pieces])
 
 
 def header(record: np.dtype[Any], epoch: int, carriers: int = 0) -> bytes:

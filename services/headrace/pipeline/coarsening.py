@@ -17,6 +17,7 @@ from headrace.pipeline.aggregations.sketches import SketchMeasure
 from headrace.pipeline.coarse_sections import (
     CELL_RECORD,
     HEADER_TIME,
+    Cells,
     carried_bytes,
     join_log,
     read_header,
@@ -56,7 +57,8 @@ def coarsen(
         buckets, cells = layout.decode(section)
         alive = buckets["time"] + layout.bucket - 1 > expired
         dropped |= not alive.all()
-        buckets, cells = buckets[alive], cells[cells["time"] + layout.bucket - 1 > expired]
+        buckets = buckets[alive]
+        cells = {number: of[of["time"] + layout.bucket - 1 > expired] for number, of in cells.items()}
         merged = _Merged(plan, raw, horizon)
         chosen = merged.smaller(buckets["time"]) if only_smaller else merged.starts
         if len(chosen):
@@ -96,18 +98,20 @@ class _Merged:
         Args:
             coarse: starts of the buckets that are coarse already, shape (b,).
         """
-        cells = np.bincount(np.searchsorted(self.starts, self._cells["time"]), minlength=len(self.starts))
-        carried = self._layout.record.itemsize + cells * CELL_RECORD.itemsize
+        carried = np.full(len(self.starts), self._layout.record.itemsize)
+        for number, stored in self._layout.sketches:
+            at = np.searchsorted(self.starts, self._cells[number]["time"])
+            carried += np.bincount(at, minlength=len(self.starts)) * stored.itemsize
         smaller = self._counts * carried_bytes(self._plan.event_record) > carried
         return self.starts[smaller | np.isin(self.starts, coarse)]
 
-    def join(self, chosen: Int64Array, buckets: Records, cells: Records) -> tuple[Records, Records]:
-        """Bucket records and cell records, those of the chosen buckets joined with what was there.
+    def join(self, chosen: Int64Array, buckets: Records, cells: Cells) -> tuple[Records, Cells]:
+        """Bucket records and cells, those of the chosen buckets joined with what was there.
 
         Args:
             chosen: starts of the buckets.
             buckets: the bucket records.
-            cells: the cell records.
+            cells: the cells of each sketch.
         """
         starts = np.union1d(chosen, buckets["time"])
         joined = np.zeros(len(starts), self._layout.record)
@@ -115,8 +119,7 @@ class _Merged:
         of_new, of_old = np.searchsorted(starts, chosen), np.searchsorted(starts, buckets["time"])
         taken = np.isin(self.starts, chosen)
         ends = self.starts + self._layout.bucket
-        kept_cells = []
-        both = np.concatenate([cells, self._cells[np.isin(self._cells["time"], chosen)]])
+        joined_cells: Cells = {}
         for measure, number in self._plan.measures.items():
             if isinstance(measure, DenseMeasure):
                 names = [name for name, _ in measure.columns(number)]
@@ -131,26 +134,25 @@ class _Merged:
                 for name, part in zip(names, measure.join(tuple(old), tuple(new)), strict=True):
                     joined[name] = part
             elif isinstance(measure, SketchMeasure):
-                mine = both[both["measure"] == number]
-                groups = np.searchsorted(starts, mine["time"])
-                merged = measure.merge(groups, mine["cell"].astype(np.int64), mine["count"].astype(np.int64))
-                kept_cells.append(_cell_records(starts, number, *merged))
-        return joined, np.concatenate([both[:0], *kept_cells])
+                new_cells = self._cells[number]
+                both = np.concatenate([cells[number], new_cells[np.isin(new_cells["time"], chosen)]])
+                groups = np.searchsorted(starts, both["time"])
+                merged = measure.merge(groups, both["cell"].astype(np.int64), both["count"].astype(np.int64))
+                joined_cells[number] = _cell_records(starts, *merged)
+        return joined, joined_cells
 
-    def _sketched(self) -> Records:
-        found = [np.zeros(0, CELL_RECORD)]
+    def _sketched(self) -> Cells:
+        found: Cells = {}
         for measure, number in self._plan.measures.items():
             if isinstance(measure, SketchMeasure):
                 groups, cells, counts = measure.over(self._log, self._span, self.starts, number)
-                found.append(_cell_records(self.starts, number, *measure.merge(groups, cells, counts)))
-        return np.concatenate(found)
+                found[number] = _cell_records(self.starts, *measure.merge(groups, cells, counts))
+        return found
 
 
-def _cell_records(
-    starts: Int64Array, number: int, groups: Int64Array, cells: Int64Array, counts: Int64Array
-) -> Records:
+def _cell_records(starts: Int64Array, groups: Int64Array, cells: Int64Array, counts: Int64Array) -> Records:
     records = np.zeros(len(groups), CELL_RECORD)
-    records["time"], records["measure"], records["cell"], records["count"] = starts[groups], number, cells, counts
+    records["time"], records["cell"], records["count"] = starts[groups], cells, counts
     return records
 
 

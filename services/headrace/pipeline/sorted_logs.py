@@ -82,15 +82,15 @@ class SortedLog:
             if len(slots) and (int(slots.max()) + 1) * self._span >= 2**63:
                 raise ValueError("too many keys over too long a time for one evaluation; split the batch")
             order = slots * self._span + (times - self._base)
-        if (order[1:] <= order[:-1]).any():
+        if (order[1:] < order[:-1]).any():
             by = np.argsort(order, kind="stable")
             order = order[by]
             self._kept = by if self._kept is None else self._kept[by]
-            self._order = order
-            tied = order[1:] == order[:-1]
-            if tied.any() and "id" in (records.dtype.names or ()):
-                self._sort_ties(tied)
         self._order = np.ascontiguousarray(order)
+        if "id" in (records.dtype.names or ()):
+            tied = order[1:] == order[:-1]
+            if tied.any():
+                self._sort_ties(tied)
 
     def _sort_ties(self, tied: npt.NDArray[np.bool_]) -> None:
         """Put records of the same slot and time in the order of their ids, so that order never depends on arrival."""
@@ -126,12 +126,10 @@ class SortedLog:
             log = SortedLog(stored, np.concatenate([slots, more_slots]) if len(more) else slots, more)
         sections = [read_section(value, record) for value in values] if coarse is not None else []
         if coarse is not None and any(sections):
-            buckets, bucket_slots, cells, cell_slots = coarse.decode_all(sections)
+            buckets, bucket_slots, cells = coarse.decode_all(sections)
             log.coarse = SortedLog(buckets, bucket_slots, keys=keys, bucket=coarse.bucket)
             log.cells = {
-                number: SortedLog(cells[of], cell_slots[of], keys=keys, bucket=coarse.bucket)
-                for number in np.unique(cells["measure"]).tolist()
-                for of in [cells["measure"] == number]
+                number: SortedLog(found, of, keys=keys, bucket=coarse.bucket) for number, (found, of) in cells.items()
             }
         return log
 

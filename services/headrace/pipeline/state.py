@@ -20,7 +20,7 @@ from headrace.pipeline.aggregations.lanes import Filter, Lane, flag_lane
 from headrace.pipeline.aggregations.measures import DenseMeasure, Measure
 from headrace.pipeline.aggregations.operations import OPERATIONS, Operation
 from headrace.pipeline.aggregations.sketches import SketchMeasure
-from headrace.pipeline.coarse_sections import CELL_RECORD, HEADER_TIME, CoarseLayout, carried_bytes, header
+from headrace.pipeline.coarse_sections import HEADER_TIME, CoarseLayout, carried_bytes, header
 from headrace.pipeline.coarsening import coarsen, coarsen_labels
 from headrace.pipeline.encodings import Encoding
 from headrace.pipeline.events import EventColumns, FloatArray, Int64Array, UInt64Array, hash_ids
@@ -254,13 +254,13 @@ class EntityPlan:
         """Layout of the event log's coarse section, None when it never has one."""
         if not self.bucket:
             return None
-        columns = [
-            column
-            for measure, number in self.measures.items()
-            if isinstance(measure, DenseMeasure)
-            for column in measure.columns(number)
-        ]
-        return CoarseLayout(self.bucket, np.dtype([("time", "<i8"), *columns]))
+        dense = [(m, number) for m, number in self.measures.items() if isinstance(m, DenseMeasure)]
+        sketches = [(m, number) for m, number in self.measures.items() if isinstance(m, SketchMeasure)]
+        return CoarseLayout(
+            self.bucket,
+            tuple(column for measure, number in dense for column in measure.columns(number)),
+            tuple((number, np.dtype(list(measure.cell_columns))) for measure, number in sketches),
+        )
 
     @cached_property
     def coarse_bound(self) -> int:
@@ -271,8 +271,13 @@ class EntityPlan:
         """
         if self.coarse is None:
             return 0
-        cells = sum(measure.most_cells for measure in self.measures if isinstance(measure, SketchMeasure))
-        per_bucket = self.coarse.record.itemsize + cells * CELL_RECORD.itemsize
+        sizes = dict(self.coarse.sketches)
+        cells = sum(
+            measure.most_cells * sizes[number].itemsize
+            for measure, number in self.measures.items()
+            if isinstance(measure, SketchMeasure)
+        )
+        per_bucket = self.coarse.record.itemsize + cells
         buckets = -(-(self.retention - self.lateness) // self.bucket) + 1
         return -(-buckets * per_bucket // carried_bytes(self.event_record)) * self.event_record.itemsize
 

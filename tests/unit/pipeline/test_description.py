@@ -79,8 +79,8 @@ def test_what_each_entity_costs() -> None:
     assert (user.bucket_us, user.raw_us, user.retention_us) == (HOUR, DAY + HOUR, 2 * DAY + HOUR)
     assert (shop.bucket_us, shop.raw_us, shop.coarse_bound) == (0, shop.retention_us, 0)
     assert shop.retention_us == 3 * DAY + SECOND
-    # 26 buckets with count and sum, each with at most all 4096 registers, in pieces of 16 of every 24 bytes.
-    assert user.coarse_bound == -(-26 * (24 + 4096 * 18) // 16) * 24
+    # 26 buckets with count, sum and at most all 4096 registers, in pieces of 16 of every 24 bytes.
+    assert user.coarse_bound == -(-26 * (26 + 4096 * 4) // 16) * 24
     assert user.bytes_per_key(0) == user.coarse_bound + 24
     assert shop.bytes_per_key(1000) == pytest.approx(16 * 3001, rel=1e-3)
     assert described.reads == 3

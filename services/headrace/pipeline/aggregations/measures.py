@@ -19,6 +19,9 @@ from headrace.pipeline.events import Int64Array
 from headrace.pipeline.sorted_logs import SortedLog, Span
 
 Parts = tuple[npt.NDArray[Any], ...]
+DIRECT_LIMIT = 4
+"""How often each record may be looked at, on average, before a table of ranges pays."""
+
 HALF_BITS = 20
 """A value is split here when it is squared, so that sums of its parts stay within 64 bits."""
 
@@ -186,7 +189,10 @@ class SumOfSquares(AdditiveMeasure):
 
 @dataclass(frozen=True)
 class Extreme(DenseMeasure):
-    """The smallest value, or the largest as the smallest of the negated ones: by a table of power-of-two ranges.
+    """The smallest value, or the largest as the smallest of the negated ones.
+
+    Windows that hold few records together are gone through; for others a table of power-of-two ranges is made, of which
+    two cover any window.
 
     Attributes:
         sign: 1 for the smallest, -1 for the largest.
@@ -196,10 +202,14 @@ class Extreme(DenseMeasure):
     empty = (np.iinfo(np.int64).max,)
 
     def over(self, log: SortedLog, span: Span, at: Int64Array, number: int) -> Parts:
-        table: list[Int64Array] = log.remembered(
-            number, lambda: [self.stored(log, number)[0] if log.bucket else self._signed(log.column)]
-        )
+        table: list[Int64Array] = log.remembered(number, lambda: [self._values(log, number)])
         found = np.full(len(span.low), self.empty[0])
+        if span.sizes.sum() <= DIRECT_LIMIT * len(log):
+            rows = np.flatnonzero(span.sizes)
+            edges = np.stack([span.low[rows], span.high[rows]], axis=1).ravel()
+            if len(rows):
+                found[rows] = np.minimum.reduceat(table[0], edges)[::2]
+            return (found,)
         levels = np.frexp(span.sizes.astype(np.float64))[1] - 1
         for level in range(int(levels.max(initial=-1)) + 1):
             half = 1 << (level - 1) if level else 0
@@ -208,6 +218,11 @@ class Extreme(DenseMeasure):
             rows = np.flatnonzero(levels == level)
             found[rows] = np.minimum(table[level][span.low[rows]], table[level][span.high[rows] - (1 << level)])
         return (found,)
+
+    def _values(self, log: SortedLog, number: int) -> Int64Array:
+        """The value of each record, and one behind them that is larger than all, shape (m + 1,)."""
+        values = self.stored(log, number)[0] if log.bucket else self._signed(log.column)
+        return np.append(values, self.empty[0])
 
     def own(self, of: Lookup, count: int) -> Parts:
         return (self._signed(of),)

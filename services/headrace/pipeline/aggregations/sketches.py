@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,8 @@ class SketchMeasure(Measure):
     """A measure that is a set of cells: parts are query, cell and how often it was met, shapes (k,) each."""
 
     expands = True
+    cell_columns: ClassVar[tuple[tuple[str, str], ...]]
+    """How a coarse section keeps a cell."""
 
     def cell_of(self, of: Lookup) -> Int64Array:
         """The cell of each record that counts, -1 for the others, shape (m,)."""
@@ -79,6 +81,8 @@ class SketchMeasure(Measure):
 class Registers(SketchMeasure):
     """HyperLogLog: a cell is register << 6 | rank, and the highest rank of a register counts."""
 
+    cell_columns = (("cell", "<u4"),)
+
     def cell_of(self, of: Lookup) -> Int64Array:
         return self.selection.values(of, -1)
 
@@ -94,6 +98,8 @@ class Registers(SketchMeasure):
 
 class Bins(SketchMeasure):
     """DDSketch: a cell is the number of a bin, made positive by an offset."""
+
+    cell_columns = (("cell", "<u2"), ("count", "<u4"))
 
     def cell_of(self, of: Lookup) -> Int64Array:
         cells = bins(self.selection.values(of, 0))
