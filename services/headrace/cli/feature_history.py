@@ -7,8 +7,9 @@ import importlib.util
 import logging
 import tempfile
 from collections import Counter
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from headrace.offline.computation import EventSource, LabelSource
     from headrace.offline.served_parity import ServedParity
     from headrace.offline.served_vectors import ServedVectors
+
+T = TypeVar("T")
 
 TOPIC = "topic"
 SHOWN = 10
@@ -125,10 +128,10 @@ def _served(served: str, pipeline: Pipeline, bootstrap: str, topics: Topics) -> 
 
     if served == "vectors":
         with ProgressBar(f"reading {topics.vectors}") as bar:
-            return asyncio.run(read_vectors(bootstrap, topics, pipeline, bar.reached))
+            return _run(read_vectors(bootstrap, topics, pipeline, bar.reached))
     if served == "predictions":
         with ProgressBar(f"reading {topics.predictions}") as bar:
-            return asyncio.run(read_predictions(bootstrap, topics, pipeline, bar.reached))
+            return _run(read_predictions(bootstrap, topics, pipeline, bar.reached))
     if not served.endswith(".parquet"):
         raise UserError(f"--served {served}: allowed is vectors, predictions or a .parquet file")
     return read_file(ParquetFile(Path(served)), pipeline)
@@ -141,10 +144,10 @@ def _measured(
     from headrace.offline.topic_histories import read_event_history, read_label_history
 
     with ProgressBar(f"reading {topics.events}") as bar:
-        events = asyncio.run(read_event_history(bootstrap, topics, pipeline, bar.reached))
+        events = _run(read_event_history(bootstrap, topics, pipeline, bar.reached))
     _say_rejected(topics.events, events.rejected)
     with ProgressBar(f"reading {topics.outcomes}") as bar:
-        labels = asyncio.run(read_label_history(bootstrap, topics, pipeline, bar.reached))
+        labels = _run(read_label_history(bootstrap, topics, pipeline, bar.reached))
     with ProgressBar("recomputing") as bar:
         return measure(compile_plan(pipeline), served, events, labels, tolerance=tolerance, progress=bar.reached)
 
@@ -198,7 +201,7 @@ def _events(
         events.check()
         return events
     with ProgressBar(f"reading {topics.events}") as bar:
-        table = asyncio.run(read_events(bootstrap, topics, pipeline, scratch, file_rows, bar.reached))
+        table = _run(read_events(bootstrap, topics, pipeline, scratch, file_rows, bar.reached))
     _say_rejected(topics.events, table.rejected)
     return table
 
@@ -217,7 +220,7 @@ def _labels(
         labels.check()
         return labels
     with ProgressBar(f"reading {topics.outcomes}") as bar:
-        table = asyncio.run(read_labels(bootstrap, topics, pipeline, scratch, file_rows, bar.reached))
+        table = _run(read_labels(bootstrap, topics, pipeline, scratch, file_rows, bar.reached))
     _say_rejected(topics.outcomes, table.rejected)
     return table
 
@@ -242,10 +245,14 @@ def _topics(settings: Settings, pipeline: Pipeline) -> Topics:
 
 
 def _prepare(verb: str) -> None:
-    # A fault of Kafka is said in one line, not a second time by the library that met it.
-    for library in ("aiokafka", "asyncio"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
     if importlib.util.find_spec("polars") is None:
         raise UserError(
             f"`headrace features {verb}` needs polars, which is not installed: pip install headrace[offline]"
         )
+
+
+def _run(reading: Coroutine[Any, Any, T]) -> T:
+    # A fault of Kafka is said in one line, not a second time by the library that met it.
+    for library in ("aiokafka", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    return asyncio.run(reading)
