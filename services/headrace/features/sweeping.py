@@ -67,7 +67,7 @@ class Sweeper:
         swept = 0
         while True:
             try:
-                safe = await self._safe_time() if mine() else 0
+                safe = await self._safe_time() if self._kinds and mine() else 0
                 if safe and safe >= swept + self._pause:
                     deleted = await self._sweep(safe, mine)
                     swept = safe
