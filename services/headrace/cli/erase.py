@@ -7,7 +7,7 @@ import asyncio
 import click
 
 from headrace.cli.errors import UserError
-from headrace.features.erasing import Erased
+from headrace.features.erasing import Erased, erase_answers
 from headrace.features.erasing import erase as erase_entity
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.redis import connect, require_safe
@@ -37,23 +37,26 @@ def erase(entity: str, entity_id: str, yes: bool) -> None:
         raise UserError(str(error)) from error
     if not yes:
         click.confirm(f"Erase {entity} {entity_id} from the feature states of {topics.deployed}?", abort=True)
-    erased = asyncio.run(_erase(settings.redis_url, topics.deployed, entity, entity_id))
+    position = known.index(entity)
+    erased, answers = asyncio.run(_erase(settings.redis_url, topics.deployed, entity, position, entity_id))
     click.echo(
         f"{topics.deployed}: {erased.logs} logs of {entity} {entity_id} erased ({erased.bytes} bytes) in "
-        f"{erased.states} states"
+        f"{erased.states} states, and {answers} remembered answers"
     )
     click.echo(
         "Not reached: "
         f"{topics.events}, {topics.vectors}, {topics.predictions}, {topics.outcomes} and {topics.rejected} keep "
         "records until their retention is over; logs of other entities hold hashes of event ids, times and numbers, "
-        "and no id of this one; models keep what they have learned; training sets and archives are yours to erase."
+        "and no id of this one; models keep what they have learned; spools of gateways "
+        "hold answers until these are shipped; training sets and archives are yours to erase."
     )
 
 
-async def _erase(redis_url: str, deployed: str, entity: str, entity_id: str) -> Erased:
+async def _erase(redis_url: str, deployed: str, entity: str, position: int, entity_id: str) -> tuple[Erased, int]:
     client = connect(redis_url)
     try:
         await require_safe(client)
-        return await erase_entity(client, deployed, entity, entity_id)
+        erased = await erase_entity(client, deployed, entity, entity_id)
+        return erased, await erase_answers(client, deployed, position, entity_id)
     finally:
         await client.aclose()

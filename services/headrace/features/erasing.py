@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headrace.features.erasures import ERASURES, erased_name
 from headrace.features.state_writer import REWRITTEN
 from headrace.features.stored_states import fingerprints
-from headrace.platform.feature_state import StateKeys
+from headrace.platform.feature_state import StateKeys, deployed_prefix
+from headrace.v1.prediction_pb2 import Prediction
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+ANSWERS = "answer:"
+"""How the keys of the answers begin that gateways give to repeats of an event, behind the pipeline's prefix."""
+BATCH = 1000
 
 # KEYS: erased ids, then for each state its sources, event log and label log. ARGV: name of the id, time, names of the
 # fields that count erasures and rewrites. It counts as a rewrite, so a worker that has read a log before notices; and a
@@ -67,3 +73,39 @@ async def erase(client: Redis, deployed: str, entity: str, entity_id: str) -> Er
     arguments: list[Any] = [erased_name(entity, entity_id), time.time_ns() // 1000, ERASURES, REWRITTEN]
     found: Any = await client.eval(ERASE, len(names), *names, *arguments)
     return Erased(len(states), int(found[0]), int(found[1]))
+
+
+async def erase_answers(client: Redis, deployed: str, position: int, entity_id: str) -> int:
+    """Delete the remembered answers to events of an id; how many they were.
+
+    A repeat of such an event gets an answer of its own afterwards.
+
+    Args:
+        client: connection, bytes undecoded.
+        deployed: name of the deployed pipeline.
+        position: of the entity among the pipeline's entities.
+        entity_id: its id, as events have it.
+
+    Raises:
+        redis.RedisError: Redis did not answer; running it again goes on.
+    """
+    deleted = 0
+    async for names in _answer_names(client, deployed):
+        records: list[Any] = await client.mget(names)
+        found = [
+            name
+            for name, record in zip(names, records, strict=True)
+            if record and list(Prediction.FromString(record).entities[position : position + 1]) == [entity_id]
+        ]
+        if found:
+            deleted += await client.unlink(*found)
+    return deleted
+
+
+async def _answer_names(client: Redis, deployed: str) -> AsyncIterator[list[bytes]]:
+    cursor = -1
+    while cursor:
+        scanned: Any = await client.scan(max(cursor, 0), match=f"{deployed_prefix(deployed)}{ANSWERS}*", count=BATCH)
+        cursor, names = scanned
+        if names:
+            yield names

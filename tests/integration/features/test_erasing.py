@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from headrace.features.accepted_events import AcceptedEvent, AcceptedEvents
-from headrace.features.erasing import Erased, erase
+from headrace.features.erasing import Erased, erase, erase_answers
 from headrace.features.erasures import Erasures
 from headrace.features.errors import ErasedMeanwhileError
 from headrace.features.event_merging import EventMerger, PartitionProgress
@@ -25,6 +25,7 @@ from headrace.platform.feature_state import FeatureStateReader, StateKeys
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.redis_connection import RedisConnections
 from headrace.v1.event_pb2 import Event
+from headrace.v1.prediction_pb2 import Prediction
 from tests.integration.features.deployment import Deployment
 from tests.integration.features.payments import START, Payments, outcome
 
@@ -99,6 +100,11 @@ async def test_what_was_read_before_an_erasure_is_not_written_after_it(
     stored: Any = await client.get(reader.keys.label_log("terminal") + "t")
     assert np.frombuffer(stored, np.int64)[0] == START + 4
     assert len(stored) == 32
+    for event_id, customer in (("e0", "person"), ("e1", "other")):
+        answer = Prediction(event_id=event_id, entities=[customer, "t"])
+        await client.set(f"headrace:{{{namespace}}}:answer:{event_id}", answer.SerializeToString())
+    assert await erase_answers(client, namespace, 0, "person") == 1
+    assert await client.exists(f"headrace:{{{namespace}}}:answer:e1")
     kept: Any = await client.hkeys(reader.keys.erased)
     assert b"person" not in b"".join(kept)
 
