@@ -79,6 +79,9 @@ class PartitionStream(Protocol):
     async def commit(self, source: AssignedSource) -> None:
         """Commit what is handled and not committed."""
 
+    async def close(self) -> None:
+        """Give up what is still under way. Called once, when the source has ended."""
+
 
 class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
     """Reads a topic as a member of a group, from the positions that state and commit agree on.
@@ -171,24 +174,27 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
             RedisUnavailable: the state could not be reached.
         """
         consumer = await self._attached
-        while not self._stopping:
-            found = await self._read(consumer, most)
-            self._heartbeat.beat()
-            self._came_round = time.monotonic()
-            if self._failure is not None:
-                raise self._failure
-            async with self._busy, self._in_time():
-                try:
-                    if found is None:
+        try:
+            while not self._stopping:
+                found = await self._read(consumer, most)
+                self._heartbeat.beat()
+                self._came_round = time.monotonic()
+                if self._failure is not None:
+                    raise self._failure
+                async with self._busy, self._in_time():
+                    try:
+                        if found is None:
+                            await self._seek(consumer.assignment())
+                        else:
+                            await self._handle(consumer, found)
+                    except FenceMovedError as moved:
+                        FENCES_MOVED.inc()
+                        self._log.warning("fence moved, seeking again", reason=str(moved))
                         await self._seek(consumer.assignment())
-                    else:
-                        await self._handle(consumer, found)
-                except FenceMovedError as moved:
-                    FENCES_MOVED.inc()
-                    self._log.warning("fence moved, seeking again", reason=str(moved))
-                    await self._seek(consumer.assignment())
-        async with self._busy, self._in_time():
-            await self._stream.commit(self)
+            async with self._busy, self._in_time():
+                await self._stream.commit(self)
+        finally:
+            await self._stream.close()
         self._heartbeat.suspend()
 
     async def watch(self) -> None:
@@ -248,7 +254,7 @@ class AssignedSource(ConsumerRebalanceListener):  # type: ignore[misc]
                 if self._next:
                     async with asyncio.timeout(LAST_COMMIT_S):
                         await self._stream.commit(self)
-            except (KafkaError, TimeoutError) as error:  # it is evaluated and published again
+            except (KafkaError, kafka.KafkaFault, TimeoutError) as error:  # it is evaluated and published again
                 self._log.warning("not committed before a rebalance", reason=str(error) or type(error).__name__)
             finally:
                 self._next = {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 
@@ -86,6 +87,7 @@ class EventMerger:
     chunk_events: int
     erasures: Erasures | None = None
     progress: dict[int, PartitionProgress] = field(default_factory=dict)
+    _turns: Iterator[int] = field(default_factory=count, init=False, repr=False)
 
     async def merge(self, batch: Sequence[tuple[int, AcceptedEvents]]) -> EvaluatedBatch:
         """Merge what lies beyond the fences, and evaluate everything.
@@ -117,7 +119,8 @@ class EventMerger:
             additions.append(LogAdditions(logs, self.reader.keys.event_log(logs.plan.entity), records, merging))
             states.append(logs.state(records[merging], logs.slots[merging]))
         values = feature_vectors(self.plan, columns, states)
-        appends = PendingAppends(additions, await trim_logs(self.writer, self.reader.keys, snapshot, sources))
+        trimmed = await trim_logs(self.writer, self.reader.keys, snapshot, sources, next(self._turns))
+        appends = PendingAppends(additions, trimmed)
         await self._append(batch, beyond, appends)
         MERGED_EVENTS.inc(int(beyond.sum()))
         DUPLICATE_EVENTS.inc(int((beyond & ~np.any(new, axis=0)).sum()) if new else 0)

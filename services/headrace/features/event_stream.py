@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -63,6 +64,7 @@ class EventStream:
         self.quality = DataQuality(self._pipeline.event, self._pipeline.entity_fields)
         self._partitions: dict[int, _Partition] = {}
         self._committed_at = time.monotonic()
+        self._publishing: asyncio.Task[None] | None = None
 
     def assigned(self, points: Mapping[int, StartingPoint]) -> None:
         """Go on from these points, with these partitions only."""
@@ -83,7 +85,7 @@ class EventStream:
 
         Raises:
             FenceMovedError: a fence is not where this worker left it.
-            KafkaFault: the results were not published.
+            KafkaFault: the results of the batch before were not published.
             redis.RedisError: the state could not be reached.
         """
         accepted: list[tuple[int, AcceptedEvents]] = []
@@ -106,7 +108,9 @@ class EventStream:
             vectors = self._vectors(accepted, await self._merger.merge(accepted))
         for partition, guard in guards.items():
             await self._merger.advance(partition, batch[partition].through, guard)
-        await self._publisher.publish(vectors, rejected)
+        # The next batch is read and merged while this one is stored; at most one is on its way.
+        await self._published()
+        self._publishing = asyncio.create_task(self._publisher.publish(vectors, rejected), name="publish-vectors")
         for partition, guard in guards.items():
             self._partitions[partition].guard = guard
             self._partitions[partition].next_offset = batch[partition].through + 1
@@ -117,7 +121,12 @@ class EventStream:
             await self.commit(source)
 
     async def commit(self, source: AssignedSource) -> None:
-        """Commit what is published."""
+        """Commit what is published, all that was handled.
+
+        Raises:
+            KafkaFault: the results of the last batch were not published.
+        """
+        await self._published()
         due = {p: known for p, known in self._partitions.items() if known.next_offset > known.committed}
         if due and await source.commit({p: (one.next_offset, one.guard.encode()) for p, one in due.items()}):
             for partition, known in due.items():
@@ -126,6 +135,21 @@ class EventStream:
         self._committed_at = time.monotonic()
         with suppress(FenceMovedError):  # who reads or looks next finds it too, and seeks
             await self._set_idle()
+
+    async def close(self) -> None:
+        """Give up what is still on its way: it is not committed, and published again."""
+        if self._publishing is not None:
+            self._publishing.cancel()
+            await asyncio.wait([self._publishing])
+            self._publishing = None
+
+    async def _published(self) -> None:
+        """Wait until the results of the last batch are stored."""
+        if self._publishing is not None:
+            # Waiting may be cancelled, publishing is not.
+            await asyncio.wait([self._publishing])
+            publishing, self._publishing = self._publishing, None
+            publishing.result()
 
     async def _set_idle(self) -> None:
         now = time.monotonic()

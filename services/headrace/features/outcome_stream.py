@@ -54,3 +54,6 @@ class OutcomeStream:
 
     async def commit(self, source: AssignedSource) -> None:
         """Nothing is left to commit between batches."""
+
+    async def close(self) -> None:
+        """Nothing is on its way between batches."""

@@ -17,7 +17,7 @@ class FeaturesSettings(Settings):
     ops_port: int = Field(default=19101, ge=0, le=65535)
     """Port to serve /livez, /readyz and /metrics on; 0 takes a free one."""
 
-    batch_events: int = Field(default=500, ge=1, le=1000)
+    batch_events: int = Field(default=1000, ge=1, le=5000)
     """Most events that are read, merged and evaluated together."""
 
     chunk_events: int = Field(default=100, ge=1, le=1000)

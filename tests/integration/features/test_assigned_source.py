@@ -46,6 +46,9 @@ class Seen:
     async def commit(self, source: AssignedSource) -> None:
         pass
 
+    async def close(self) -> None:
+        pass
+
 
 async def test_what_was_read_before_the_seek_is_read_again(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
