@@ -79,7 +79,7 @@ def scaled_logistic_regression() -> Any:
     """Standard scaling and logistic regression by stochastic gradient descent."""
     from river import linear_model, optim, preprocessing
 
-    return preprocessing.StandardScaler() | linear_model.LogisticRegression(optim.SGD(0.01))
+    return preprocessing.StandardScaler() | linear_model.LogisticRegression(optim.SGD(0.001))
 
 
 pipeline = Pipeline(
@@ -134,7 +134,8 @@ pipeline = Pipeline(
     ],
     label=Label(horizon=HORIZON, expired="negative"),
     model=Model("scaled_logistic_regression", scaled_logistic_regression, Decision(0.1, "promote", "keep", "keep")),
-    monitoring=Monitoring(season=3 * HOUR, reference_seasons=4),
+    # Few advertisements make many impressions, so that their features differ from season to season without a cause.
+    monitoring=Monitoring(season=3 * HOUR, reference_seasons=4, psi_threshold=0.25),
     lateness=30 * MINUTE,
     max_jump=12 * HOUR,
 )

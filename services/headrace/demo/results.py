@@ -113,7 +113,7 @@ def build_report(
 
 
 def _all_but_the_first(seasons: int, season: int, history: History) -> str:
-    return f"all {history.words.events} after the first {in_words(seasons * season)}"
+    return f"all {history.words.events} after the first {in_words(seasons * season).removeprefix('1 ')}"
 
 
 def _kafka_latency(recording: Recording) -> npt.NDArray[np.float64]:
