@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.pipeline.aggregations.definitions import Asked, CoveredEvent
+from headrace.pipeline.aggregations.lanes import checked_filter
 from headrace.pipeline.events import EventColumns, FloatArray, Int64Array, hash_ids
 from headrace.pipeline.schema import Field
 from headrace.pipeline.state import CompiledAggregation, EntityPlan, FeaturePlan, Records, label_records
@@ -152,7 +153,7 @@ def _covers(aggregation: CompiledAggregation, asked: Int64Array, times: Int64Arr
 def _counts(aggregation: CompiledAggregation, events: EventColumns) -> BoolArray:
     """Which events the filter lets through and have the field, shape (n,)."""
     where, field = aggregation.declared.where, aggregation.field
-    counts = np.ones(len(events), np.bool_) if where is None else where(events)
+    counts = np.ones(len(events), np.bool_) if where is None else checked_filter(where, events)
     if field is None or not field.optional:
         return counts
     if field.kind == "text":

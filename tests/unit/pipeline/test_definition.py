@@ -41,7 +41,7 @@ from headrace.pipeline import (
     std,
     total,
 )
-from headrace.pipeline.aggregations.lanes import Filter
+from headrace.pipeline.aggregations.lanes import Filter, checked_filter
 
 
 def amount(events: EventColumns) -> np.ndarray:
@@ -283,3 +283,23 @@ def test_numbers_are_bounded_so_that_sums_are_exact() -> None:
     assert Number("n", scale=1000).maximum == 2**53 / 1000
     assert Number("n", minimum=0).maximum == 2**53
     assert Number("n", maximum=math.inf).maximum == math.inf
+
+
+def from_a_list(events: EventColumns) -> np.ndarray:
+    return np.array([text == "a" for text in events.texts["customer"]])
+
+
+def not_one_each(events: EventColumns) -> np.ndarray:
+    return np.array([True])
+
+
+def test_a_filter_gives_one_bool_per_event() -> None:
+    events = EventColumns(["e", "f"], np.array([1, 2]), {"customer": ["a", "b"]}, {"cents": np.array([1.0, 2.0])})
+    assert checked_filter(from_a_list, events).tolist() == [True, False]
+    assert checked_filter(from_a_list, events.take(np.zeros(0, np.intp))).tolist() == []
+    with pytest.raises(
+        DefinitionError, match=r"where 'not_one_each' gives bool of shape \(1,\); it must give one bool"
+    ):
+        checked_filter(not_one_each, events)
+    with pytest.raises(DefinitionError, match="where 'amount' gives float64 of shape"):
+        checked_filter(amount, events)

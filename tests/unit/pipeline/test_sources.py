@@ -54,7 +54,7 @@ def described(function: Callable[..., Any]) -> str:
 
 
 def test_constants_and_helpers_of_the_module_belong_to_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    functions = (uses_a_constant, uses_a_helper, uses_names)
+    functions: tuple[Callable[..., Any], ...] = (uses_a_constant, uses_a_helper, uses_names)
     before = [described(function) for function in functions]
     assert before[0] == "def uses_a_constant(value: float) -> bool:\n    return value > LIMIT\nLIMIT = 5"
     assert "def helper" in before[1]

@@ -59,28 +59,34 @@ class Asked:
 
 
 def count(events: Sequence[CoveredEvent], asked: Asked) -> float:
+    """Number of events."""
     return float(len(events))
 
 
 def total(events: Sequence[CoveredEvent], asked: Asked) -> float:
+    """Sum of the values."""
     return sum(event.number for event in events) / asked.scale
 
 
 def mean(events: Sequence[CoveredEvent], asked: Asked) -> float:
+    """Mean of the values."""
     if not events:
         return asked.default
     return sum(event.number for event in events) / (len(events) * asked.scale)
 
 
 def minimum(events: Sequence[CoveredEvent], asked: Asked) -> float:
+    """The smallest value."""
     return min(event.number for event in events) / asked.scale if events else asked.default
 
 
 def maximum(events: Sequence[CoveredEvent], asked: Asked) -> float:
+    """The largest value."""
     return max(event.number for event in events) / asked.scale if events else asked.default
 
 
 def std(events: Sequence[CoveredEvent], asked: Asked) -> float:
+    """Standard deviation of the population."""
     if not events:
         return asked.default
     middle = Fraction(sum(event.number for event in events), len(events))
@@ -89,18 +95,22 @@ def std(events: Sequence[CoveredEvent], asked: Asked) -> float:
 
 
 def last(events: Sequence[CoveredEvent], asked: Asked) -> float:
+    """The value of the last event."""
     return events[-1].number / asked.scale if events else asked.default
 
 
 def time_since_last(events: Sequence[CoveredEvent], asked: Asked) -> float:
+    """Seconds since the last event."""
     return (asked.now - events[-1].time) / 1e6 if events else asked.default
 
 
 def decayed_count(events: Sequence[CoveredEvent], asked: Asked) -> float:
+    """Sum of the weights 2^(-age / half life)."""
     return math.fsum(_weight(event, asked) for event in events)
 
 
 def decayed_mean(events: Sequence[CoveredEvent], asked: Asked) -> float:
+    """Mean of the values with these weights."""
     weights = math.fsum(_weight(event, asked) for event in events)
     if not weights:
         return asked.default

@@ -124,6 +124,8 @@ def checked_filter(where: Filter, events: EventColumns) -> BoolArray:
     Raises:
         DefinitionError: it does not give one boolean per event.
     """
+    if not len(events):  # an empty list of booleans has no type
+        return np.zeros(0, np.bool_)
     found = np.asarray(where(events))
     if found.shape != (len(events),) or found.dtype != np.bool_:
         raise DefinitionError(

@@ -82,6 +82,8 @@ class Operation(ABC):
 
 
 class CountEvents(Operation):
+    """Number of events."""
+
     name = "count"
     definition = staticmethod(definitions.count)
 
@@ -93,6 +95,8 @@ class CountEvents(Operation):
 
 
 class Total(Operation):
+    """Sum of a field."""
+
     name = "sum"
     takes = "number"
     definition = staticmethod(definitions.total)
@@ -105,6 +109,8 @@ class Total(Operation):
 
 
 class Mean(Operation):
+    """Mean of a field."""
+
     name = "mean"
     takes = "number"
     definition = staticmethod(definitions.mean)
@@ -118,6 +124,8 @@ class Mean(Operation):
 
 
 class Minimum(Operation):
+    """Smallest value of a field."""
+
     name = "min"
     takes = "number"
     definition = staticmethod(definitions.minimum)
@@ -132,12 +140,16 @@ class Minimum(Operation):
 
 
 class Maximum(Minimum):
+    """Largest value of a field."""
+
     name = "max"
     definition = staticmethod(definitions.maximum)
     sign = -1
 
 
 class StandardDeviation(Operation):
+    """Standard deviation of a field, of the population."""
+
     name = "std"
     takes = "number"
     definition = staticmethod(definitions.std)
@@ -167,6 +179,8 @@ class StandardDeviation(Operation):
 
 
 class Last(Operation):
+    """Value of the last event before this one."""
+
     name = "last"
     takes = "number"
     itself = False
@@ -181,6 +195,8 @@ class Last(Operation):
 
 
 class TimeSinceLast(Operation):
+    """Seconds since the last event before this one."""
+
     name = "time_since_last"
     itself = False
     definition = staticmethod(definitions.time_since_last)
@@ -194,6 +210,8 @@ class TimeSinceLast(Operation):
 
 
 class Distinct(Operation):
+    """Estimated number of distinct values of a field."""
+
     name = "distinct"
     takes = "value"
     # The estimator's sums are taken in another order than its definition's.
@@ -210,6 +228,8 @@ class Distinct(Operation):
 
 
 class Quantile(Operation):
+    """Value of a field at a rank, within 1 %."""
+
     name = "quantile"
     takes = "number"
     definition = staticmethod(definitions.quantile)
@@ -229,6 +249,8 @@ class Quantile(Operation):
 
 
 class DecayedCount(Operation):
+    """Number of events that fade with their age."""
+
     name = "decayed_count"
     tolerance = 1e-12
     definition = staticmethod(definitions.decayed_count)
@@ -250,6 +272,8 @@ class DecayedCount(Operation):
 
 
 class DecayedMean(DecayedCount):
+    """Mean of a field with weights that fade with age."""
+
     name = "decayed_mean"
     takes = "number"
     definition = staticmethod(definitions.decayed_mean)
@@ -273,6 +297,8 @@ class LabelOperation(Operation):
 
 
 class LabelCount(LabelOperation):
+    """Number of known positives."""
+
     name = "label_count"
 
     def value(self, aggregation: Aggregation, scale: int, parts: tuple[Parts, ...], times: Int64Array) -> FloatArray:
@@ -280,6 +306,8 @@ class LabelCount(LabelOperation):
 
 
 class LabelRate(LabelOperation):
+    """Share of known positives among all events, or among the labelled ones."""
+
     name = "label_rate"
 
     def value(self, aggregation: Aggregation, scale: int, parts: tuple[Parts, ...], times: Int64Array) -> FloatArray:
@@ -289,6 +317,8 @@ class LabelRate(LabelOperation):
 
 
 class LabelMean(LabelRate):
+    """Mean of the known labels over the labelled events."""
+
     name = "label_mean"
 
 
