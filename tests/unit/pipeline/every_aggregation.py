@@ -72,14 +72,14 @@ def aggregations(operation: str, *, hop: int = 1) -> list[Aggregation]:
     return found
 
 
-def pipeline_of(operation: str, *, hop: int = 1) -> Pipeline:
-    """A pipeline with one entity and every declaration of one operation."""
+def pipeline_of(*operations: str, hop: int = 1) -> Pipeline:
+    """A pipeline with one entity and every declaration of these operations."""
     return Pipeline(
         "every",
         event=SCHEMA,
         entities=[Entity("key", "key")],
         key="key",
-        features=[FeatureView("key", *aggregations(operation, hop=hop))],
+        features=[FeatureView("key", *(one for name in operations for one in aggregations(name, hop=hop)))],
         label=Label(horizon=1000 * SECOND),
         model=Model("none", lambda: None),
         lateness=20 * SECOND,
