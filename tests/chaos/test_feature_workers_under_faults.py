@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +27,19 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from deploy.local import Layout, Stack
 from headrace.pipeline.state import LABEL_RECORD, compile_plan
-from headrace.platform import kafka
-from headrace.platform.kafka import KafkaAdmin, KafkaFault
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.topics import Topics, deployed_name
-from headrace.v1.prediction_pb2 import Outcome
 from tests.chaos.feature_faults import INFRASTRUCTURE_FAULTS, WORKER_FAULTS, Faults
-from tests.chaos.feature_traffic import BAD, PaymentTraffic
-from tests.integration.features.deployment import Aborted, Deployment, Worker
+from tests.chaos.feature_producers import Producers
+from tests.chaos.feature_traffic import BAD
+from tests.integration.features.deployment import Deployment, Worker
 from tests.integration.features.log_contents import Contents
 from tests.integration.test_local_stack import free_ports
 
 SEED = int(os.environ.get("HEADRACE_CHAOS_SEED") or secrets.randbelow(10**6))
 SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS") or 180)
-WORKERS = 3
-LAG = 3_000
-"""Events that wait for the workers: enough that a fault finds them at work."""
-BURST = 500
-CAUGHT_UP_S = 180.0
-# A worker is seldom idle between its Redis calls with small batches, so more of the faults find it in one.
-SETTINGS = {"batch_events": 100, "chunk_events": 10, "idle_after_s": 2}
+SETTINGS = [{"batch_events": 100, "chunk_events": 10, "idle_after_s": 2}, {"idle_after_s": 2}, {"idle_after_s": 2}]
+"""Of each worker. One has small batches: it is seldom idle between its calls, so more of the faults find it in one."""
 
 pytestmark = pytest.mark.timeout(SECONDS + 900)
 
@@ -81,10 +74,9 @@ async def test_exact_after_faults(deployment: Deployment, private: Stack) -> Non
     workers = await start_workers(deployment, "headrace.cli", "run", "features")
     faults = Faults(private, workers, SEED, WORKER_FAULTS + INFRASTRUCTURE_FAULTS)
     began = time.monotonic()
-    async with under_way(deployment, faults, SEED):
+    async with under_way(deployment, faults):
         while time.monotonic() - began < SECONDS or not faults.every_kind_happened:
             say(f"{time.monotonic() - began:6.1f} s: {await faults.strike()}")
-        await caught_up(deployment)
     contents = await deployment.contents()
     wrong_keys = await contents.wrong_keys(deployment.client, deployment.keys)
     missing, different = contents.missing_vectors(), contents.wrong_vectors()
@@ -115,12 +107,11 @@ async def test_what_is_taken_out_is_missed(
     workers = await start_workers(deployment, "tests.chaos.features_without", missing)
     faults = Faults(private, workers, SEED, kinds)
     began, wrong = time.monotonic(), 0
-    async with under_way(deployment, faults, SEED):
+    async with under_way(deployment, faults):
         while not wrong:
             assert time.monotonic() - began < SECONDS + 300, f"nothing is wrong after {dict(faults.done)}"
             say(f"{time.monotonic() - began:6.1f} s: {await faults.strike()}")
             wrong = faults.done["Redis taken back"] >= 2 or await doubled_labels(deployment)
-        await caught_up(deployment)
     contents = await deployment.contents()
     wrong_keys = await contents.wrong_keys(deployment.client, deployment.keys)
     say(
@@ -132,8 +123,8 @@ async def test_what_is_taken_out_is_missed(
 
 
 async def start_workers(deployment: Deployment, module: str, *arguments: str) -> list[Worker]:
-    for number in range(WORKERS):
-        environment = deployment.environment(**SETTINGS) | {
+    for number, settings in enumerate(SETTINGS):
+        environment = deployment.environment(**settings) | {
             "HEADRACE_STATE_DIR": str(deployment.logs / f"state-{number}")
         }
         worker = Worker([sys.executable, "-m", module, *arguments], environment, deployment.logs / f"{number}.log")
@@ -148,83 +139,16 @@ async def start_workers(deployment: Deployment, module: str, *arguments: str) ->
 
 
 @asynccontextmanager
-async def under_way(deployment: Deployment, faults: Faults, seed: int) -> AsyncIterator[None]:
-    """Traffic and supervision while the block runs; the traffic ends when the block asks for the end of the stream."""
-    traffic = PaymentTraffic(deployment.plan.pipeline, seed)
-    ending.clear()
+async def under_way(deployment: Deployment, faults: Faults) -> AsyncIterator[None]:
+    """Traffic and supervision while the block runs; then all that was produced is merged, published and committed."""
+    producers = Producers(deployment, SEED)
     async with asyncio.TaskGroup() as group:
-        group.create_task(produce_events(deployment, traffic))
-        group.create_task(produce_outcomes(deployment, traffic, seed))
+        group.create_task(producers.events())
+        group.create_task(producers.outcomes())
         supervisor = group.create_task(faults.supervise())
         yield
+        await producers.end()
         supervisor.cancel()
-
-
-ending = asyncio.Event()
-
-
-async def caught_up(deployment: Deployment) -> None:
-    """End the traffic, and wait until all of it is merged, published and committed."""
-    ending.set()
-    async with asyncio.timeout(CAUGHT_UP_S):
-        while not await deployment.caught_up():  # noqa: ASYNC110 (nothing tells of it)
-            await asyncio.sleep(0.2)
-
-
-async def produce_events(deployment: Deployment, traffic: PaymentTraffic) -> None:
-    while not ending.is_set():
-        with suppress(KafkaFault, TimeoutError):
-            async with kafka.producer(deployment.bootstrap) as producer:
-                while not ending.is_set():
-                    if await lag(deployment) > LAG:
-                        await asyncio.sleep(0.05)
-                        continue
-                    async with asyncio.timeout(30):
-                        sent = [
-                            await producer.send(
-                                deployment.topics.events, one.value, key=one.key, partition=one.partition
-                            )
-                            for one in traffic.events(BURST)
-                        ]
-                        await asyncio.gather(*sent)
-
-
-async def produce_outcomes(deployment: Deployment, traffic: PaymentTraffic, seed: int) -> None:
-    """As the join does, in transactions; the outcomes of an aborted one are never sent again.
-
-    Nor are those of a transaction of which it is not known whether it was committed: they would be doubled.
-    """
-    random = np.random.default_rng(seed)
-    name = f"{deployment.topics.deployed}.chaos"
-    while not ending.is_set():
-        with suppress(KafkaFault, TimeoutError):
-            async with kafka.transactional_producer(deployment.bootstrap, name) as producer:
-                while not ending.is_set():
-                    batch = traffic.outcomes(int(random.integers(1, 30)))
-                    with suppress(Aborted):
-                        async with kafka.transaction(producer):
-                            await send_outcomes(deployment, producer, batch)
-                            if random.random() < 0.25:
-                                raise Aborted
-                    await asyncio.sleep(0.02)
-
-
-async def send_outcomes(deployment: Deployment, producer: object, batch: list[Outcome]) -> None:
-    sent = [
-        await producer.send(  # type: ignore[attr-defined]
-            deployment.topics.outcomes, one.SerializeToString(), key=one.prediction.event_id.encode()
-        )
-        for one in batch
-    ]
-    await asyncio.gather(*sent)
-
-
-async def lag(deployment: Deployment) -> int:
-    """Events that are in the topic and not committed."""
-    async with KafkaAdmin(deployment.bootstrap, timeout_s=10) as admin:
-        committed = await admin.committed(deployment.topics.group("features"))
-        ends = await admin.end_offsets([deployment.topics.events])
-    return sum(end - committed.get(at, (0, ""))[0] for at, end in ends.items())
 
 
 async def doubled_labels(deployment: Deployment) -> int:
