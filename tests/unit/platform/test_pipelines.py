@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headrace.pipeline import Pipeline
-from headrace.platform.pipelines import PipelineLoadError, load_pipeline
+from headrace.platform.pipelines import PipelineLoadError, load_beside, load_pipeline, resolve
 
 ROOT = Path(__file__).parents[3]
 
@@ -60,3 +60,32 @@ def test_not_there() -> None:
         load_pipeline("pipelines/none.py")
     with pytest.raises(PipelineLoadError, match=r"pipeline acme.none: there is no such module"):
         load_pipeline("acme.none")
+
+
+def test_by_its_name_in_the_folder_pipelines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
+    assert load_pipeline("clicks").name == "clicks"
+    assert resolve("clicks") == "pipelines/clicks.py"
+    assert resolve("acme.clicks") == "acme.clicks"
+    monkeypatch.chdir(tmp_path)
+    assert resolve("clicks") == "clicks"
+    with pytest.raises(PipelineLoadError, match="pipeline clicks: there is no such module"):
+        load_pipeline("clicks")
+
+
+def test_what_lies_beside_a_pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "own.py").touch()
+    assert load_beside(str(tmp_path / "own.py"), "_history") is None
+    (tmp_path / "own_history.py").write_text("WORD = 'mine'")
+    found = load_beside(str(tmp_path / "own.py"), "_history")
+    assert found is not None
+    assert found.WORD == "mine"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = load_beside("own", "_history")
+    assert found is not None
+    assert found.WORD == "mine"
+    assert load_beside("own", "_other") is None
+    assert load_beside("no.such.module", "_history") is None
+    (tmp_path / "own_history.py").write_text("WORD = 1 / 0")
+    with pytest.raises(PipelineLoadError, match=r"own_history\.py: line 1: ZeroDivisionError"):
+        load_beside(str(tmp_path / "own.py"), "_history")
