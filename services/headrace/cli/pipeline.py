@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli.errors import UserError
-from headrace.pipeline import DAY
+from headrace.pipeline import DAY, HOUR
 from headrace.pipeline.coarse_sections import CELL_RECORD
 from headrace.pipeline.description import Change, compare_definitions, describe_pipeline, describe_plan
 from headrace.pipeline.features import duration_name
@@ -223,15 +223,23 @@ def _costs(entity: EntityDescription, sketches: int, events_per_day: float) -> l
     kept = f"an event adds {entity.event_bytes} bytes"
     if entity.label_bytes:
         kept += f", its label {entity.label_bytes}"
-    lines.append(f"{kept}; kept for {duration_name(entity.retention_us)}")
+    lines.append(f"{kept}; kept for {_duration(entity.retention_us)}")
     if entity.bucket_us:
         lines.append(
-            f"after {duration_name(entity.raw_us)} merged by {duration_name(entity.bucket_us)}: {entity.bucket_bytes} "
+            f"after {_duration(entity.raw_us)} merged by {duration_name(entity.bucket_us)}: {entity.bucket_bytes} "
             f"bytes each, {entity.coarse_bound:,} at most for a key"
         )
     most = _bytes_of_key(entity, sketches, events_per_day)
     lines.append(f"bytes of a key at {events_per_day:g} events a day, labels included: {most:,.0f} at most")
     return lines
+
+
+def _duration(duration: int) -> str:
+    """A duration that may have no round unit."""
+    name = duration_name(duration)
+    if len(name) <= 3:
+        return name
+    return f"{duration / DAY:.1f}d" if duration >= 2 * DAY else f"{duration / HOUR:.1f}h"
 
 
 def _in_words(parts: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import grpc.aio
 from rich.console import Console
 
-from headrace.demo.errors import DemoError
+from headrace.demo.errors import DemoError, SourceError
 from headrace.demo.figures import faults, in_words
 from headrace.demo.following import follow
 from headrace.demo.grpc_calls import Caller
@@ -97,6 +97,8 @@ def run_demo(options: DemoOptions, console: Console, stack: Stack | None = None)
     pipeline = load_pipeline(settings.pipeline)
     events = options.events or (None if options.source else DEFAULT_EVENTS)
     history = load_history(settings.pipeline, pipeline, options.source, events, SEED)
+    if options.split is not None and history.cards is None:
+        raise SourceError("HANDBOOK_SPLIT", f"is for card payments; {pipeline.name} has none")
     words = history.words
     console.print(
         f"source: {history.name}, {len(history):,} {words.events}, {int(history.positive.sum()):,} {words.positives}"
