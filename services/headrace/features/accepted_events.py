@@ -48,6 +48,19 @@ class Guards:
         return self._after[row]
 
 
+class GuardsOfPart(Guards):
+    """The same for the events from one row on."""
+
+    def __init__(self, guards: Guards, first: int) -> None:
+        super().__init__(())
+        self._guards = guards
+        self._first = first
+
+    def after(self, row: int) -> TimeGuard:
+        """The guard after the event in that row of the part."""
+        return self._guards.after(self._first + row)
+
+
 class GuardsInOrder(Guards):
     """The same for events that are plainly in order, made when it is asked for."""
 
@@ -122,6 +135,20 @@ class AcceptedEvents:
                 self.guards.after(row),
                 bool(self.late[row]),
             )
+
+    def part(self, first: int, end: int) -> AcceptedEvents:
+        """The events from one row up to another."""
+        rows = np.arange(first, min(end, len(self)))
+        return AcceptedEvents(
+            self.pipeline,
+            self.columns.take(rows),
+            self.offsets[rows],
+            self.produced_us[rows],
+            self.keys[first:end],
+            self.answered[rows],
+            self.late[rows],
+            GuardsOfPart(self.guards, first),
+        )
 
     @staticmethod
     def of(pipeline: Pipeline, events: Sequence[AcceptedEvent]) -> AcceptedEvents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -25,6 +26,11 @@ from headrace.pipeline.windows import feature_vectors
 from headrace.platform.feature_state import EVENTS, OUTCOMES, FeatureStateReader, StateSnapshot, pairs, positions_of
 
 NOTHING_MERGED = -1
+KEYS_PER_READ = 250
+"""Logs that one command reads: what it takes is what other readers of this Redis wait for."""
+SMALL_EVENTS = 200
+OTHERS_S = 5.0
+"""How long other workers are taken to be at work after one was, in seconds."""
 
 
 @dataclass
@@ -79,6 +85,7 @@ class EventMerger:
         chunk_events: events per script: small ones let other readers in between.
         erasures: what must not enter the state again.
         progress: of each assigned partition.
+        small_events: events that are read at once while other workers merge too.
     """
 
     plan: FeaturePlan
@@ -87,7 +94,9 @@ class EventMerger:
     chunk_events: int
     erasures: Erasures | None = None
     progress: dict[int, PartitionProgress] = field(default_factory=dict)
+    small_events: int = SMALL_EVENTS
     _turns: Iterator[int] = field(default_factory=count, init=False, repr=False)
+    _others_until: float = field(default=0.0, init=False, repr=False)
 
     async def merge(self, batch: Sequence[tuple[int, AcceptedEvents]]) -> EvaluatedBatch:
         """Merge what lies beyond the fences, and evaluate everything.
@@ -100,9 +109,26 @@ class EventMerger:
             redis.RedisError: the state could not be reached.
         """
         columns = joined([events.columns for _, events in batch])
-        beyond = np.concatenate([events.offsets > self.progress[p].fence for p, events in batch])
-        snapshot = await self._read(columns)
+        if len(columns) <= self.small_events:
+            return await self._merge(batch, columns, await self._read(columns))
+        if time.monotonic() >= self._others_until:
+            snapshot = await self.reader.read_in_parts(columns, KEYS_PER_READ, [("HGETALL", self.reader.keys.sources)])
+            if snapshot is not None:
+                return await self._merge(batch, columns, snapshot)
+            self._others_until = time.monotonic() + OTHERS_S
+        # While other workers merge too, only what is read at once is of one moment: so little is read at once.
+        parts = []
+        for partition, events in batch:
+            for first in range(0, len(events), self.small_events):
+                small = events.part(first, first + self.small_events)
+                parts.append(await self._merge([(partition, small)], small.columns, await self._read(small.columns)))
+        return joined_batches(parts)
+
+    async def _merge(
+        self, batch: Sequence[tuple[int, AcceptedEvents]], columns: EventColumns, snapshot: StateSnapshot
+    ) -> EvaluatedBatch:
         self._check_fences(batch, snapshot)
+        beyond = np.concatenate([events.offsets > self.progress[p].fence for p, events in batch])
         sources = _sources(snapshot)
         if self.erasures is not None:
             await self.erasures.follow(sources)
@@ -219,6 +245,17 @@ class EventMerger:
 
 def _sources(snapshot: StateSnapshot) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in pairs(snapshot.replies[0])}
+
+
+def joined_batches(parts: Sequence[EvaluatedBatch]) -> EvaluatedBatch:
+    """Batches behind each other as one."""
+    firsts = np.cumsum([0, *(len(part.positions) for part in parts[:-1])])
+    return EvaluatedBatch(
+        np.concatenate([part.values for part in parts]),
+        tuple(positions for part in parts for positions in part.positions),
+        np.concatenate([part.evaluated + first for part, first in zip(parts, firsts, strict=True)]),
+        np.concatenate([part.late for part in parts]),
+    )
 
 
 def _positions(fences: dict[str, int], newest_us: int) -> StatePositions:

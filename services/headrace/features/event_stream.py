@@ -174,6 +174,8 @@ class EventStream:
             of_batch = rows + first
             for number, positions in enumerate(evaluated.positions):
                 mine = np.flatnonzero(evaluated.evaluated[of_batch] == number)
+                if not len(mine):
+                    continue
                 some = rows[mine]
                 found = self._encoder.encode(
                     partition,

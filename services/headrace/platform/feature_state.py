@@ -175,6 +175,47 @@ class FeatureStateReader:
         Raises:
             redis.RedisError: the state could not be read.
         """
+        found, names = self._named(events)
+        logs: list[Command] = [("MGET", *names)] if names else []
+        replies = await self._connections.transaction(
+            *logs, ("HGETALL", self.keys.fences), ("GET", self.keys.newest), *ride_along
+        )
+        return self._snapshot(found, replies.pop(0) if names else [], replies)
+
+    async def read_in_parts(
+        self, events: EventColumns, keys: int, ride_along: Sequence[Command] = ()
+    ) -> StateSnapshot | None:
+        """The same with short commands, which let other readers in between.
+
+        Args:
+            events: the events.
+            keys: most keys per command.
+            ride_along: other commands for the first round trip; an error among them is raised.
+
+        Returns:
+            None when another worker merged something meanwhile, so that there is no moment that all of it is from.
+
+        Raises:
+            redis.RedisError: the state could not be read.
+        """
+        found, names = self._named(events)
+        if len(names) <= keys:
+            return await self.read(events, ride_along)
+        first = await self._connections.transaction(
+            ("MGET", *names[:keys]), ("HGETALL", self.keys.fences), ("GET", self.keys.newest), *ride_along
+        )
+        values: list[bytes | None] = first.pop(0)
+        for start in range(keys, len(names), keys):
+            more, fences = await self._connections.transaction(
+                ("MGET", *names[start : start + keys]), ("HGETALL", self.keys.fences)
+            )
+            if dict(pairs(fences)) != dict(pairs(first[0])):
+                return None
+            values += more
+        return self._snapshot(found, values, first)
+
+    def _named(self, events: EventColumns) -> tuple[list[tuple[list[str], Int64Array]], list[str]]:
+        """For each entity its distinct ids and the events' slots, and the names of all their logs."""
         found = [distinct(events.texts[plan.field]) for plan in self._plan.entities]
         names: list[str] = []
         for plan, (ids, _) in zip(self._plan.entities, found, strict=True):
@@ -182,15 +223,16 @@ class FeatureStateReader:
             names += [event_log + text for text in ids]
             if plan.has_labels:
                 names += [label_log + text for text in ids]
-        logs: list[Command] = [("MGET", *names)] if names else []
-        replies = await self._connections.transaction(
-            *logs, ("HGETALL", self.keys.fences), ("GET", self.keys.newest), *ride_along
-        )
-        values = iter(replies.pop(0)) if names else iter(())
+        return found, names
+
+    def _snapshot(
+        self, found: Sequence[tuple[list[str], Int64Array]], logs: Sequence[bytes | None], replies: Sequence[Any]
+    ) -> StateSnapshot:
+        values = iter(logs)
         fences = {name.decode(): int(offset) for name, offset in pairs(replies[0])}
         entities = []
         for plan, (ids, slots) in zip(self._plan.entities, found, strict=True):
             stored = [value or b"" for value in islice(values, len(ids))]
             labels = [value or b"" for value in islice(values, len(ids))] if plan.has_labels else []
             entities.append(EntityLogs(plan, ids, slots, stored, labels))
-        return StateSnapshot(tuple(entities), fences, int(replies[1] or 0), replies[2:])
+        return StateSnapshot(tuple(entities), fences, int(replies[1] or 0), list(replies[2:]))

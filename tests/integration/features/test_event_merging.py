@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from redis.asyncio import Redis
 
-from headrace.features import state_writer
+from headrace.features import event_merging, state_writer
 from headrace.features.accepted_events import AcceptedEvent, AcceptedEvents
 from headrace.features.errors import FenceMovedError
 from headrace.features.event_merging import EvaluatedBatch, EventMerger, PartitionProgress, decode_source
@@ -109,7 +109,7 @@ async def connections(redis_url: str) -> AsyncIterator[RedisConnections]:
 
 def merger(connections: RedisConnections, namespace: str, chunk: int = 7) -> EventMerger:
     reader = FeatureStateReader(connections, plan, namespace)
-    return EventMerger(plan, reader, StateWriter(connections, reader.keys, 3600), chunk)
+    return EventMerger(plan, reader, StateWriter(connections, reader.keys, 3600), chunk, small_events=5)
 
 
 async def merge(worker: EventMerger, partition: int, *events: AcceptedEvent) -> EvaluatedBatch:
@@ -126,8 +126,9 @@ def outcome(event: CheckedEvent) -> Outcome:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_vectors_equal_the_recomputation(
-    client: Redis, connections: RedisConnections, namespace: str, seed: int
+    client: Redis, connections: RedisConnections, namespace: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(event_merging, "KEYS_PER_READ", 9)
     replay = Replay(seed, 1500)
     workers = [merger(connections, namespace), merger(connections, namespace)]
     labels = OutcomeMerger(plan, workers[0].reader.keys, workers[0].writer)
@@ -363,3 +364,56 @@ async def test_an_event_sent_to_two_partitions_at_once_is_counted_once(
     log: Any = await client.get(name)
     ids = np.frombuffer(log, plan.entities[0].event_record)["id"][int(trimmed) :]
     assert sorted(ids.tolist()) == sorted(hash_ids([event.event_id for event in events]).tolist())
+
+
+async def test_what_is_read_in_parts_while_others_merge_is_of_one_moment(
+    redis_url: str, connections: RedisConnections, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker merges between the parts of our read: then small parts are merged one after the other."""
+    monkeypatch.setattr(event_merging, "KEYS_PER_READ", 4)
+    own = RedisConnections(redis_url)
+    ours, theirs = merger(own, namespace), merger(connections, namespace)
+    for partition in (0, 2):
+        ours.progress[partition] = PartitionProgress()
+    theirs.progress[1] = PartitionProgress()
+    transaction, number = own.transaction, 0
+
+    async def overtaken(*commands: Any) -> list[Any]:
+        nonlocal number
+        replies = await transaction(*commands)
+        event = CheckedEvent(f"theirs{number}", START + number, ["c", "t"], [100.0], False)
+        await merge(theirs, 1, AcceptedEvent(number, 1, None, event, TimeGuard(event.time_us)))
+        number += 1
+        return replies
+
+    own.transaction = overtaken  # type: ignore[method-assign]
+    events = [
+        CheckedEvent(f"e{i}", START + DAY // 2 + i, [f"c{i % 3}" if i % 2 else "c", "t"], [100.0], False)
+        for i in range(24)
+    ]
+    halves = [
+        (
+            partition,
+            AcceptedEvents.of(
+                pipeline,
+                [AcceptedEvent(i, 1, None, events[i], TimeGuard(events[i].time_us)) for i in range(first, first + 12)],
+            ),
+        )
+        for partition, first in ((0, 0), (2, 12))
+    ]
+    evaluated = await ours.merge(halves)
+    await own.aclose()
+    sent = [*events, *(CheckedEvent(f"theirs{i}", START + i, ["c", "t"], [100.0], False) for i in range(number))]
+    columns = event_columns(pipeline, sent)
+    places = [0] * 12 + [2] * 12 + [1] * number, [*range(24), *range(number)]
+    history = EventHistory(columns, *(np.array(column, np.int64) for column in places))
+    positions = np.array([pad(evaluated.positions[which].events) for which in evaluated.evaluated])
+    expected = recompute(
+        plan,
+        columns.take(np.arange(24)),
+        Positions(positions, np.full((24, 4), -1)),
+        history,
+        label_history(columns, []),
+    )
+    np.testing.assert_array_equal(evaluated.values, expected)
+    assert len({tuple(row) for row in positions.tolist()}) > 1
