@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace.pipeline.aggregations.sketches import SketchMeasure
-from headrace.pipeline.coarse_sections import CELL_RECORD, CoarseLayout, carried_bytes, read_header, read_section
+from headrace.pipeline.coarse_sections import CoarseLayout, carried_bytes, read_header, read_section
 from headrace.pipeline.coarsening import coarsen, coarsen_labels
 from headrace.pipeline.state import HEADER_TIME, LABEL_RECORD, EntityPlan
 
@@ -132,7 +131,7 @@ def _saves(plan: EntityPlan, layout: CoarseLayout, stored: bytes, safe: int) -> 
     old = np.sort(old[old < (safe - plan.lateness) // layout.bucket])
     events = np.diff(np.flatnonzero(np.concatenate([[True], old[1:] != old[:-1], [True]]))) if len(old) else old
     # Sketches share cells: half of the events of a bucket, say, are new to each.
-    sketched = sum(isinstance(measure, SketchMeasure) for measure in plan.measures) * CELL_RECORD.itemsize
+    sketched = sum(cell.itemsize for _, cell in layout.sketches)
     merged = layout.record.itemsize + np.minimum(events, MOST_NEW_CELLS) * sketched // 2
     room = carried_bytes(record)
     saved = np.count_nonzero(expired) + float(np.maximum(events - merged / room, 0).sum())
