@@ -59,7 +59,8 @@ def evaluate_one(
             count = end - begin + group.itself
             if name == "count":
                 row[column] = count
-            elif of_labels is not None and first.operation.from_labels:
+            elif first.operation.from_labels:
+                assert of_labels is not None
                 labelled, positive = of_labels.known(low, high)
                 over = count if declared.over == "all" else labelled
                 if name == "label_count":
