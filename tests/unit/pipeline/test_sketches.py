@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 
 import numpy as np
@@ -45,6 +46,9 @@ def test_a_bin_is_within_one_percent_of_its_values() -> None:
     values = np.concatenate([values, -values, [2**53, -(2**53)]])
     assert (np.abs(bin_values(bins(values)) - values) <= 0.01 * np.abs(values) * (1 + 1e-12)).all()
     assert (np.diff(bins(np.sort(values))) >= 0).all()
+    powers = [101**i // 99**i for i in range(1840)]
+    borders = np.array([one + step for one in powers if one < 2**53 for step in (0, 1)])
+    assert (bins(borders) - 2**12 - 1).tolist() == [bisect.bisect_left(powers, one) for one in borders.tolist()]
     assert 0 < bins(np.array([-(2**53)]))[0] < bins(np.array([2**53]))[0] < 2**13
 
 

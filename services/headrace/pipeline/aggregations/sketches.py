@@ -146,10 +146,14 @@ def distinct_counts(queries: Int64Array, cells: Int64Array, count: int) -> Float
 
 def bins(values: Int64Array) -> Int64Array:
     """The bin of each integer, shape (m,): 2^12 for 0, above it for positive ones, below it for negative ones."""
-    size = np.searchsorted(_borders(), np.abs(values), "left") + 1
+    borders, size = _borders(), np.abs(values)
+    # The logarithm is at most one bin off, and the borders put that right: no search, and still exact.
+    at = np.ceil(np.log(np.maximum(size, 1)) / math.log(_GAMMA[0] / _GAMMA[1])).astype(np.int64)
+    at = np.minimum(at, len(borders) - 1)
+    at -= (at > 0) & (borders[at - 1] >= size)
+    at += borders[at] < size
     middle = np.int64(2 ** (_BIN_BITS - 1))
-    signed: Int64Array = np.where(values == 0, 0, np.sign(values) * size)
-    return np.asarray(signed + middle)
+    return np.where(values == 0, middle, middle + np.where(values < 0, -1 - at, 1 + at))
 
 
 def bin_values(cells: Int64Array) -> FloatArray:
