@@ -41,6 +41,9 @@ class SketchMeasure(Measure):
     cell_columns: ClassVar[tuple[tuple[str, str], ...]]
     """How a coarse section keeps a cell."""
 
+    counted: ClassVar[bool] = True
+    """Whether it matters how often a cell was met; otherwise the counts among its parts are empty."""
+
     def cell_of(self, of: Lookup) -> Int64Array:
         """The cell of each record that counts, -1 for the others, shape (m,)."""
         raise NotImplementedError
@@ -57,17 +60,21 @@ class SketchMeasure(Measure):
     def over(self, log: SortedLog, span: Span, at: Int64Array, number: int) -> Parts:
         query, position = span.expanded
         if log.bucket:
-            return query, log.column("cell")[position].astype(np.int64), log.column("count")[position].astype(np.int64)
+            counts = log.column("count")[position].astype(np.int64) if self.counted else self._ones(0)
+            return query, log.column("cell")[position].astype(np.int64), counts
         cells = log.remembered(number, lambda: self.cell_of(log.column))[position]
         there = slice(None) if self.selection.all else cells != -1
         query = query[there]
-        return query, cells[there], np.ones(len(query), np.int64)
+        return query, cells[there], self._ones(len(query))
+
+    def _ones(self, count: int) -> Int64Array:
+        return np.ones(count if self.counted else 0, np.int64)
 
     def own(self, of: Lookup, count: int) -> Parts:
         cells = self.cell_of(of)
         there = np.flatnonzero(cells != -1)
         assert len(cells) == count
-        return there, cells[there], np.ones(len(there), np.int64)
+        return there, cells[there], self._ones(len(there))
 
     def repeated(self, own: Parts, count: int, times: int) -> Parts:
         query, cells, counts = own
@@ -82,6 +89,7 @@ class Registers(SketchMeasure):
     """HyperLogLog: a cell is register << 6 | rank, and the highest rank of a register counts."""
 
     cell_columns = (("cell", "<u4"),)
+    counted = False
 
     def cell_of(self, of: Lookup) -> Int64Array:
         return self.selection.values(of, -1)
