@@ -1,9 +1,9 @@
 """A simulated clickstream, the history of a demonstration of the clicks pipeline.
 
-Users come to a site in sessions and look at pages, each with an advertisement. Whether one is clicked depends on what
+Users come to a site in visits and look at pages, each with an advertisement. Whether one is clicked depends on what
 no field says outright: how curious the user is, how good the advertisement is and how worn out by now, how busy the
 page is. That shows only in what happened before, so in the features. It also depends on what is there to see: the
-position, the device, how far into the session the user is. A click comes seconds to minutes later; that there is none
+position, the device, how far into the visit the user is. A click comes seconds to minutes later; that there is none
 is known only when the horizon has passed.
 
 Copy this file for a pipeline of your own: `make demo PIPELINE=name` calls `simulate` of `pipelines/name_history.py`.
@@ -22,7 +22,7 @@ START_US = 1_740_960_000_000_000  # 2025-03-03 00:00 UTC
 SECOND_US = 1_000_000
 EVENTS_PER_HOUR = 1_400
 LEAST_HOURS, LEAST_EVENTS_PER_HOUR = 30, 40
-PAGES_PER_SESSION = 6
+PAGES_PER_VISIT = 6
 DEVICES, DEVICE_SHARES = ("phone", "desktop", "tablet"), (0.6, 0.32, 0.08)
 COUNTRIES = ("DE", "FR", "GB", "IN", "JP", "US")
 ADS, PAGES = 60, 120
@@ -43,20 +43,20 @@ def simulate(events: int, seed: int) -> pl.DataFrame:
     curiosity = rng.normal(0.0, 0.8, users)
     device_of = rng.choice(len(DEVICES), users, p=DEVICE_SHARES)
     country_of = rng.integers(0, len(COUNTRIES), users)
-    visits = rng.pareto(2.5, users) + 0.3
+    frequency = rng.pareto(2.5, users) + 0.3
 
-    lengths = rng.geometric(1 / PAGES_PER_SESSION, 2 * events // PAGES_PER_SESSION + 50)
-    sessions = int(np.searchsorted(np.cumsum(lengths), events)) + 1
-    lengths = lengths[:sessions]
-    session = np.repeat(np.arange(sessions), lengths)[:events]
-    n = len(session)
+    lengths = rng.geometric(1 / PAGES_PER_VISIT, 2 * events // PAGES_PER_VISIT + 50)
+    visits = int(np.searchsorted(np.cumsum(lengths), events)) + 1
+    lengths = lengths[:visits]
+    visit = np.repeat(np.arange(visits), lengths)[:events]
+    n = len(visit)
     step = np.arange(n) - np.repeat(np.cumsum(lengths) - lengths, lengths)[:n]
-    user = rng.choice(users, sessions, p=visits / visits.sum())[session]
+    user = rng.choice(users, visits, p=frequency / frequency.sum())[visit]
     dwell = np.round(rng.gamma(1.5, 14.0, n), 1)
     before = np.cumsum(dwell) - dwell
-    since_begin = before - before[np.searchsorted(session, session)]
-    begin = rng.uniform(0.0, hours * 3600, sessions)
-    seconds = begin[session] + since_begin + rng.uniform(0.0, 1.0, n)
+    since_begin = before - before[np.searchsorted(visit, visit)]
+    begin = rng.uniform(0.0, hours * 3600, visits)
+    seconds = begin[visit] + since_begin + rng.uniform(0.0, 1.0, n)
 
     # An advertisement starts strong and wears out; there is always a new one.
     launched = rng.uniform(-48.0, hours, ADS)
