@@ -1,6 +1,6 @@
 """A simulated clickstream, the history of a demonstration of the clicks pipeline.
 
-Users come to a site in visits and look at pages, each with an advertisement. Whether one is clicked depends on what
+Users visit a site and look at pages, each with an advertisement. Whether one is clicked depends on what
 no field says outright: how curious the user is, how good the advertisement is and how worn out by now, how busy the
 page is. That shows only in what happened before, so in the features. It also depends on what is there to see: the
 position, the device, how far into the visit the user is. A click comes seconds to minutes later; that there is none
