@@ -39,6 +39,8 @@ class Faults:
         self._deck: list[str] = []
         self.done: Counter[str] = Counter()
         self.exits: Counter[int] = Counter()
+        self.unexpected: list[str] = []
+        """Stack traces of workers that ended by an error that nothing had foreseen."""
 
     @property
     def every_kind_happened(self) -> bool:
@@ -57,6 +59,7 @@ class Faults:
                     status = worker.process.returncode
                     assert status is not None
                     assert status != MISCONFIGURED, worker.text()[-6000:]
+                    self.unexpected += [end["traceback"] for end in worker.said("service failed") if "traceback" in end]
                     self.exits[status] += 1
                     await worker.start()
             await asyncio.sleep(POLL_S)

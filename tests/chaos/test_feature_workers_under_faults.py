@@ -93,6 +93,7 @@ async def test_exact_after_faults(deployment: Deployment, private: Stack) -> Non
     assert missing == []
     assert different == []
     assert wrongly_rejected == []
+    assert faults.unexpected == []
 
 
 @pytest.mark.parametrize(("missing", "kinds"), [("fence", ["kill -9", "SIGSTOP"]), ("seek", ["Redis taken back"])])

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 import faust
+from aiokafka.errors import KafkaError
 from prometheus_client import REGISTRY
 
 from headrace.features.app import build_app
@@ -113,7 +114,10 @@ class FeaturesService:
             directory,
             {f"{name} loop": partial(self._read, name) for name in self._sources},
         )
-        await self._app.start()
+        try:
+            await self._app.start()
+        except KafkaError as error:
+            raise kafka.translate(error, "the stream processor did not start") from error
 
     async def run(self) -> None:
         """Until a part fails, which is raised, or until both sources have been stopped."""
