@@ -99,7 +99,7 @@ async def test_a_worker_that_was_suspended_while_another_took_over(deployment: D
 
 
 async def test_a_worker_that_joins_and_leaves_during_the_stream(deployment: Deployment) -> None:
-    payments = Payments(deployment.plan.pipeline, 8000, seed=15)
+    payments = Payments(deployment.plan.pipeline, 5000, seed=15)
     half = len(payments.records) // 2
     first = await deployment.start(batch_events=50)
     await deployment.until(lambda: first.answers("/readyz"), "the first is ready")

@@ -109,12 +109,12 @@ async def test_a_worker_without_progress_ends_itself(
 
 async def test_a_redis_that_came_back_as_it_was_some_time_ago(deployment: Deployment, private: Stack) -> None:
     """What lies between its fences and the commits is merged again, and not published again."""
-    payments = Payments(deployment.plan.pipeline, 9000, seed=14)
+    payments = Payments(deployment.plan.pipeline, 5000, seed=14)
     outcomes = payments.outcomes()
     await deployment.publish_outcomes(outcomes[::2])
-    await deployment.publish(payments.records[:6000])
+    await deployment.publish(payments.records[:3500])
     worker = await deployment.start()
-    await deployment.until_emitted(2000)
+    await deployment.until_emitted(1000)
     older = await asyncio.to_thread(keep_files, private)
     await deployment.publish_outcomes(outcomes[1::2])
     await deployment.until(deployment.caught_up, "the first part is committed")
@@ -135,7 +135,7 @@ async def test_a_redis_that_came_back_as_it_was_some_time_ago(deployment: Deploy
 
     await deployment.until_supervised(merged, "what Redis had lost is merged again")
     assert await deployment.emitted() == before, "what was published is not published again"
-    await deployment.publish(payments.records[6000:])
+    await deployment.publish(payments.records[3500:])
     await deployment.until_supervised(deployment.caught_up, "everything is committed")
     again = await deployment.assert_exact()
     assert again.all_vectors == len(again.vectors)
