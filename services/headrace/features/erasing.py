@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headrace.features.erasures import ERASURES, erased_name
-from headrace.features.state_writer import REWRITTEN
 from headrace.features.stored_states import fingerprints
-from headrace.platform.feature_state import StateKeys, deployed_prefix
+from headrace.platform.feature_state import REWRITTEN, StateKeys, deployed_prefix
 from headrace.v1.prediction_pb2 import Prediction
 
 if TYPE_CHECKING:

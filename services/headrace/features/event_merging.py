@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -20,10 +22,13 @@ from headrace.features.state_writer import StateWriter
 from headrace.features.time_guard import TimeGuard
 from headrace.features.trimming import EVENT_SOURCES, IDLE, TRIMMED
 from headrace.features.vector_encoding import StatePositions
-from headrace.pipeline.events import EventColumns, FloatArray, Int64Array, hash_ids
-from headrace.pipeline.state import FeaturePlan
-from headrace.pipeline.windows import feature_vectors
+from headrace.pipeline.events import EventColumns, FloatArray, Int64Array, UInt64Array, hash_ids
+from headrace.pipeline.state import FeaturePlan, Records
+from headrace.pipeline.windows import feature_vectors, vector_steps
 from headrace.platform.feature_state import EVENTS, OUTCOMES, FeatureStateReader, StateSnapshot, pairs, positions_of
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 NOTHING_MERGED = -1
 KEYS_PER_READ = 250
@@ -74,6 +79,14 @@ class EvaluatedBatch:
     late: BoolArray
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """What is known of n events without the state: hashes of their ids, shape (n,); by entity what each adds."""
+
+    hashes: UInt64Array
+    records: Sequence[Records]
+
+
 @dataclass
 class EventMerger:
     """Merges events into the logs of their entities and evaluates them.
@@ -110,44 +123,64 @@ class EventMerger:
         """
         columns = joined([events.columns for _, events in batch])
         if len(columns) <= self.small_events:
-            return await self._merge(batch, columns, await self._read(columns))
+            return await self._merge(batch, columns, *await _both(self._read(columns), self._prepare(columns)))
         if time.monotonic() >= self._others_until:
-            snapshot = await self.reader.read_in_parts(columns, KEYS_PER_READ, [("HGETALL", self.reader.keys.sources)])
+            reading = self.reader.read_in_parts(columns, KEYS_PER_READ, [("HGETALL", self.reader.keys.sources)])
+            snapshot, prepared = await _both(reading, self._prepare(columns))
             if snapshot is not None:
-                return await self._merge(batch, columns, snapshot)
+                return await self._merge(batch, columns, snapshot, prepared)
             self._others_until = time.monotonic() + OTHERS_S
         # While other workers merge too, only what is read at once is of one moment: so little is read at once.
         parts = []
         for partition, events in batch:
             for first in range(0, len(events), self.small_events):
                 small = events.part(first, first + self.small_events)
-                parts.append(await self._merge([(partition, small)], small.columns, await self._read(small.columns)))
+                read = await _both(self._read(small.columns), self._prepare(small.columns))
+                parts.append(await self._merge([(partition, small)], small.columns, *read))
         return joined_batches(parts)
 
+    async def _prepare(self, columns: EventColumns) -> _Prepared:
+        """What needs no state. A step at a time, while the state is read."""
+        await asyncio.sleep(0)
+        hashes = hash_ids(columns.ids)
+        records = []
+        for entity in self.plan.entities:
+            await asyncio.sleep(0)
+            records.append(entity.event_records(columns, hashes))
+        return _Prepared(hashes, records)
+
     async def _merge(
-        self, batch: Sequence[tuple[int, AcceptedEvents]], columns: EventColumns, snapshot: StateSnapshot
+        self,
+        batch: Sequence[tuple[int, AcceptedEvents]],
+        columns: EventColumns,
+        snapshot: StateSnapshot,
+        prepared: _Prepared,
     ) -> EvaluatedBatch:
         self._check_fences(batch, snapshot)
         beyond = np.concatenate([events.offsets > self.progress[p].fence for p, events in batch])
         sources = _sources(snapshot)
         if self.erasures is not None:
             await self.erasures.follow(sources)
-        hashes = hash_ids(columns.ids)
         produced_us = np.concatenate([events.produced_us for _, events in batch])
-        new, additions, states = [], [], []
-        for logs in snapshot.entities:
-            merging = beyond & ~find_duplicates(logs, hashes, beyond)
+        new, additions = [], []
+        for logs, records in zip(snapshot.entities, prepared.records, strict=True):
+            merging = beyond & ~find_duplicates(logs, prepared.hashes, beyond)
             if self.erasures is not None:
                 erased = self.erasures.mask(logs.plan.entity, logs.ids, logs.slots, produced_us)
                 merging = merging if erased is None else merging & ~erased
-            records = logs.plan.event_records(columns, hashes)
             new.append(merging)
             additions.append(LogAdditions(logs, self.reader.keys.event_log(logs.plan.entity), records, merging))
-            states.append(logs.state(records[merging], logs.slots[merging]))
-        values = feature_vectors(self.plan, columns, states)
         trimmed = await trim_logs(self.writer, self.reader.keys, snapshot, sources, next(self._turns))
         appends = PendingAppends(additions, trimmed)
-        await self._append(batch, beyond, appends)
+        values = np.empty((len(columns), self.plan.width))
+        states = (one.logs.state(one.records[one.merging], one.logs.slots[one.merging]) for one in additions)
+
+        async def evaluate() -> None:
+            # While Redis appends a chunk, a step is evaluated.
+            for _ in vector_steps(self.plan, columns, states, values):
+                await asyncio.sleep(0)
+
+        await _both(self._append(batch, beyond, appends), evaluate())
         MERGED_EVENTS.inc(int(beyond.sum()))
         DUPLICATE_EVENTS.inc(int((beyond & ~np.any(new, axis=0)).sum()) if new else 0)
         newest = max(snapshot.newest_us, int(produced_us.max()))
@@ -241,6 +274,15 @@ class EventMerger:
                 appends.found(await self.writer.append(source, progress.fence, fence, state, newest, deltas, known))
                 progress.fence = fence
             first += len(events)
+
+
+async def _both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
+    """Run two at a time. Both are waited for, and then what failed is raised by itself."""
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return cast("tuple[A, B]", tuple(results))
 
 
 def _sources(snapshot: StateSnapshot) -> dict[str, str]:

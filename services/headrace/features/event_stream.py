@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headrace.features.accepted_events import AcceptedEvents
+from headrace.features.accepted_events import AcceptedEvents, BoolArray
 from headrace.features.assigned_source import AssignedSource, Batch
 from headrace.features.data_quality import DataQuality
 from headrace.features.decoding import decode_partition
@@ -102,15 +102,19 @@ class EventStream:
             LATE_EVENTS.inc(int(decoded.accepted.late.sum()))
         for record in rejected:
             self.quality.refuse(record.field, record.reason)
-        vectors: list[PartitionVectors] = []
+        evaluated = None
         if accepted:
             self._count_redelivered(accepted)
-            vectors = self._vectors(accepted, await self._merger.merge(accepted))
+            evaluated = await self._merger.merge(accepted)
         for partition, guard in guards.items():
             await self._merger.advance(partition, batch[partition].through, guard)
-        # The next batch is read and merged while this one is stored; at most one is on its way.
+        # The next batch is read and merged while this one is encoded and stored; at most one is on its way.
         await self._published()
-        self._publishing = asyncio.create_task(self._publisher.publish(vectors, rejected), name="publish-vectors")
+        wanted = [
+            (partition, events, (events.offsets >= self._partitions[partition].committed) & ~events.answered)
+            for partition, events in accepted
+        ]
+        self._publishing = asyncio.create_task(self._publish(wanted, evaluated, rejected), name="publish-vectors")
         for partition, guard in guards.items():
             self._partitions[partition].guard = guard
             self._partitions[partition].next_offset = batch[partition].through + 1
@@ -162,13 +166,21 @@ class EventStream:
         for partition, events in accepted:
             REDELIVERED_EVENTS.inc(int((events.offsets <= self._merger.progress[partition].fence).sum()))
 
+    async def _publish(
+        self,
+        wanted: Sequence[tuple[int, AcceptedEvents, BoolArray]],
+        evaluated: EvaluatedBatch | None,
+        rejected: Sequence[Rejected],
+    ) -> None:
+        vectors = [] if evaluated is None else self._vectors(wanted, evaluated)
+        await self._publisher.publish(vectors, rejected)
+
     def _vectors(
-        self, accepted: Sequence[tuple[int, AcceptedEvents]], evaluated: EvaluatedBatch
+        self, batch: Sequence[tuple[int, AcceptedEvents, BoolArray]], evaluated: EvaluatedBatch
     ) -> list[PartitionVectors]:
         """Vectors to publish: of events that are not published yet, and that nobody has answered."""
         vectors, first = [], 0
-        for partition, events in accepted:
-            wanted = (events.offsets >= self._partitions[partition].committed) & ~events.answered
+        for partition, events, wanted in batch:
             rows = np.flatnonzero(wanted)
             encoded = [b""] * len(rows)
             of_batch = rows + first

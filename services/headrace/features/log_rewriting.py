@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.features.metrics import REWRITTEN_LOGS
-from headrace.features.state_writer import REWRITTEN, StateWriter
+from headrace.features.state_writer import StateWriter
 from headrace.features.trimming import Rewrite, plan_label_rewrites, plan_log_rewrites, safe_time
-from headrace.platform.feature_state import StateKeys, StateSnapshot
+from headrace.platform.feature_state import REWRITTEN, StateKeys, StateSnapshot
 
 TURNS = 8
 """A log that is written to often is looked at in one batch of so many: looking at all costs more than what it saves."""

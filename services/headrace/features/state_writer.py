@@ -89,10 +89,6 @@ end
 return done
 """
 
-REWRITTEN = "rewritten"
-"""Field of the sources hash: how many logs were ever rewritten."""
-
-
 FIRST_BYTES = 16
 """What tells a log that was rewritten: a header has its epoch there, another record its time and id."""
 

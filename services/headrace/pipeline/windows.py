@@ -6,7 +6,7 @@ binary search, each distinct edge once, and every measure of it is shared by the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from headrace.pipeline.one_event import evaluate_one, is_short
 from headrace.pipeline.sorted_logs import Positions, SortedLog, Span
 from headrace.pipeline.state import EntityPlan, FeatureGroup, FeaturePlan
 
-__all__ = ["EntityState", "SortedLog", "feature_vectors"]
+__all__ = ["EntityState", "SortedLog", "feature_vectors", "vector_steps"]
 
 MOST_EXPANDED = 1 << 22
 """Records that the windows of one evaluation may hold together where each must be looked at; beyond it the events are
@@ -53,11 +53,29 @@ def feature_vectors(plan: FeaturePlan, events: EventColumns, states: Sequence[En
         states: one per entity of the plan.
     """
     out = np.empty((len(events), plan.width))
-    plan.on_demand_values(events, out)
-    for entity, state in zip(plan.entities, states, strict=True):
-        _evaluate(entity, events, state, out[:, entity.columns])
-    plan.derived_values(out)
+    for _ in vector_steps(plan, events, states, out):
+        pass
     return out
+
+
+def vector_steps(
+    plan: FeaturePlan, events: EventColumns, states: Iterable[EntityState], out: FloatArray
+) -> Iterator[None]:
+    """The same step by step, for a caller that has other work to see to in between.
+
+    Args:
+        plan: the compiled pipeline.
+        events: the events.
+        states: one per entity of the plan; each is asked for in a step of its own.
+        out: filled when the last step is done, shape (n, width).
+    """
+    plan.on_demand_values(events, out)
+    yield
+    for entity, state in zip(plan.entities, states, strict=True):
+        yield
+        _evaluate(entity, events, state, out[:, entity.columns])
+        yield
+    plan.derived_values(out)
 
 
 def _evaluate(plan: EntityPlan, events: EventColumns, state: EntityState, out: FloatArray) -> None:

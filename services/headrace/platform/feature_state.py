@@ -31,6 +31,8 @@ from headrace.platform.redis_connection import Command, RedisConnections
 
 EVENTS = "events"
 OUTCOMES = "outcomes"
+REWRITTEN = "rewritten"
+"""Field of the sources hash: how many logs were ever rewritten."""
 
 
 def deployed_prefix(deployed: str) -> str:
@@ -201,17 +203,19 @@ class FeatureStateReader:
         found, names = self._named(events)
         if len(names) <= keys:
             return await self.read(events, ride_along)
-        first = await self._connections.transaction(
-            ("MGET", *names[:keys]), ("HGETALL", self.keys.fences), ("GET", self.keys.newest), *ride_along
+        # What is merged moves a fence, and what is trimmed is counted.
+        moment: tuple[Command, ...] = (("HGETALL", self.keys.fences), ("HGET", self.keys.sources, REWRITTEN))
+        values, fences, rewritten, *first = await self._connections.transaction(
+            ("MGET", *names[:keys]), *moment, ("GET", self.keys.newest), *ride_along
         )
-        values: list[bytes | None] = first.pop(0)
         for start in range(keys, len(names), keys):
-            more, fences = await self._connections.transaction(
-                ("MGET", *names[start : start + keys]), ("HGETALL", self.keys.fences)
+            more, fences_now, rewritten_now = await self._connections.transaction(
+                ("MGET", *names[start : start + keys]), *moment
             )
-            if dict(pairs(fences)) != dict(pairs(first[0])):
+            if rewritten_now != rewritten or dict(pairs(fences_now)) != dict(pairs(fences)):
                 return None
             values += more
+        first.insert(0, fences)
         return self._snapshot(found, values, first)
 
     def _named(self, events: EventColumns) -> tuple[list[tuple[list[str], Int64Array]], list[str]]:
