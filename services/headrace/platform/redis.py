@@ -100,7 +100,7 @@ async def require_safe(client: Client) -> None:
 
     Raises:
         RedisUnsafe: it is a Cluster, a replica, or evicts keys when memory is full.
-        RedisUnavailable: it does not answer.
+        RedisUnavailable: it does not answer, or not yet for anything but INFO.
     """
     try:
         info: dict[str, Any] = await client.info("everything")
@@ -108,6 +108,8 @@ async def require_safe(client: Client) -> None:
         raise RedisUnavailable(f"Redis does not answer: {error}") from error
     except redis.exceptions.RedisError as error:
         raise RedisUnsafe(f"Redis refuses INFO, which the check at start needs: {error}") from error
+    if int(info.get("loading", 0)):
+        raise RedisUnavailable("Redis has just been started and is still loading its data")
     if int(info.get("cluster_enabled", 0)):
         raise RedisUnsafe("Redis runs as a Cluster; the state of a pipeline needs one primary (cluster-enabled no)")
     if info.get("role") not in {None, "master"}:
