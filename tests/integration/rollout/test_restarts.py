@@ -17,6 +17,8 @@ from headrace.platform.kafka import KafkaFault
 from headrace.rollout.triton import TritonError, TritonServer
 from tests.integration.rollout.deployment import Deployment, PrivateTriton, eventually, running
 
+pytestmark = pytest.mark.timeout(180)
+
 
 @asynccontextmanager
 async def process(deployment: Deployment, **given: Any) -> AsyncIterator[asyncio.subprocess.Process]:

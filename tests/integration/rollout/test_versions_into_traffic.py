@@ -13,6 +13,8 @@ from headrace.rollout.triton import TritonServer
 from headrace.v1 import alert_pb2, model_pb2
 from tests.integration.rollout.deployment import FEATURES, Deployment, eventually, logistic_model, running
 
+pytestmark = pytest.mark.timeout(180)
+
 
 async def test_a_version_is_loaded_checked_routed_and_adopted(deployment: Deployment, triton: TritonServer) -> None:
     async with running(deployment) as health:

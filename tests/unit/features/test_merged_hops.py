@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from headrace.features.trimming import SLACK_RECORDS, Rewrite, plan_deletions, plan_label_rewrites, plan_log_rewrites
 from headrace.pipeline import (
@@ -27,6 +28,8 @@ from headrace.pipeline.events import hash_ids
 from headrace.pipeline.state import LABEL_RECORD, compile_plan, label_records
 from headrace.pipeline.windows import feature_vectors
 from headrace.platform.feature_state import EntityLogs
+
+pytestmark = pytest.mark.timeout(180)
 
 START = 1_600_000_000_000_000
 BATCH = 500

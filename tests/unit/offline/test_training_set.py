@@ -26,6 +26,8 @@ from tests.unit.offline.pipelines import OF_EACH_OPERATION, WHOLE, fraud, small
 from tests.unit.offline.random_history import random_history
 from tests.unit.offline.tables import computed, event_frame, label_frame
 
+pytestmark = pytest.mark.timeout(180)
+
 
 @pytest.mark.parametrize("pipeline", WHOLE, ids=lambda one: one.name)
 @settings(max_examples=15, deadline=None)

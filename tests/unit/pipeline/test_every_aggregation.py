@@ -18,6 +18,8 @@ from headrace.pipeline.state import LABEL_RECORD, EntityPlan, coarsen, coarsen_l
 from headrace.pipeline.windows import EntityState, SortedLog, feature_vectors
 from tests.unit.pipeline.every_aggregation import HOP, Stream, pipeline_of, stream
 
+pytestmark = pytest.mark.timeout(180)
+
 # Each alone, and all in one view, where they share lanes, windows and measures.
 CASES = {operation: (operation,) for operation in OPERATIONS} | {"together": tuple(OPERATIONS)}
 PIPELINES = {case: pipeline_of(*operations) for case, operations in CASES.items()}
