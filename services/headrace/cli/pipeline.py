@@ -128,11 +128,12 @@ def test(name: str, data: Path, events: int | None, samples: int) -> None:
 
 async def _states(redis_url: str, deployed: str) -> list[DescribedState]:
     from headrace.features.state_description import read_descriptions
-    from headrace.platform.redis import connect
+    from headrace.platform.redis import answering, connect
 
     client = connect(redis_url)
     try:
-        return await read_descriptions(client, deployed)
+        with answering():
+            return await read_descriptions(client, deployed)
     finally:
         await client.aclose()
 

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 import faust
-import redis.exceptions
 from aiokafka.errors import KafkaError
 from prometheus_client import REGISTRY
 
@@ -31,7 +30,7 @@ from headrace.platform.feature_state import EVENTS, OUTCOMES, FeatureStateReader
 from headrace.platform.health import Health
 from headrace.platform.lifecycle import Deadline
 from headrace.platform.pipelines import load_pipeline
-from headrace.platform.redis import Client, RedisUnavailable, connect, require_safe, watch_safety
+from headrace.platform.redis import Client, answering, connect, require_safe, watch_safety
 from headrace.platform.redis_connection import RedisConnections
 from headrace.platform.topics import Topics, check_topics, deployed_name
 
@@ -67,11 +66,9 @@ class FeaturesService:
         reader = FeatureStateReader(connections, plan, deployed)
         erasures = Erasures(connections, reader.keys)
         writer = StateWriter(connections, reader.keys, time_to_live_s(plan), erasures)
-        try:
+        with answering():
             await client.hset(reader.keys.sources, DEFINITION, settings.definition)
             await store_description(client, reader.keys, plan.pipeline)
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
-            raise RedisUnavailable(f"Redis does not answer: {error}") from error
         self._sweeper = Sweeper(client, plan, reader.keys, writer, settings.sweep_keys_per_s)
         producer = await self._stack.enter_async_context(kafka.producer(settings.kafka_bootstrap, linger_ms=1))
 

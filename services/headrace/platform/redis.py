@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import redis.asyncio
@@ -95,6 +96,19 @@ def connect(url: str, *, max_connections: int = 32, reply_timeout_s: float = REP
     return redis.asyncio.Redis.from_pool(pool)
 
 
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turn what redis-py raises when Redis is away into an error of ours, one line for who runs the program.
+
+    Raises:
+        RedisUnavailable: Redis did not answer within the block, or not in time.
+    """
+    try:
+        yield
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
+        raise RedisUnavailable(f"Redis does not answer: {error}") from error
+
+
 async def require_safe(client: Client) -> None:
     """Refuse a Redis that may evict keys or spreads them over a cluster.
 
@@ -103,9 +117,8 @@ async def require_safe(client: Client) -> None:
         RedisUnavailable: it does not answer, or not yet for anything but INFO.
     """
     try:
-        info: dict[str, Any] = await client.info("everything")
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
-        raise RedisUnavailable(f"Redis does not answer: {error}") from error
+        with answering():
+            info: dict[str, Any] = await client.info("everything")
     except redis.exceptions.RedisError as error:
         raise RedisUnsafe(f"Redis refuses INFO, which the check at start needs: {error}") from error
     if int(info.get("loading", 0)):

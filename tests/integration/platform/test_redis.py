@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headrace.platform.redis import RedisUnavailable, RedisUnsafe, connect, require_safe
+from headrace.platform.redis import RedisUnavailable, RedisUnsafe, answering, connect, require_safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,23 @@ def server(directory: Path, *options: str) -> Iterator[str]:
     finally:
         program.kill()
         program.communicate()
+
+
+@contextmanager
+def slowly_loading(directory: Path) -> Iterator[Path]:
+    """The same from what it has saved, with 20 ms for each key; its socket, which comes before the data is there."""
+    socket = directory / "redis.sock"
+    socket.unlink(missing_ok=True)
+    slowly = ["--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"]
+    program = subprocess.Popen(
+        ["redis-server", "--port", "0", "--unixsocket", str(socket), "--dir", str(directory), *slowly],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield socket
+    finally:
+        program.kill()
+        program.wait()
 
 
 async def check(url: str) -> None:
@@ -96,4 +113,25 @@ async def test_a_task_that_is_cancelled_at_any_turn_of_the_loop_ends(redis_url: 
         assert asking.cancelled()
     # What is left of the connections still gives each command its own reply.
     assert [await client.echo(str(number)) for number in range(50)] == [str(number).encode() for number in range(50)]
+    await client.aclose()
+
+
+async def test_one_that_is_still_loading_is_away_and_not_unsafe(tmp_path: Path) -> None:
+    with server(tmp_path) as url:
+        client = connect(url)
+        await client.mset({f"key-{number}": b"x" * 100 for number in range(1000)})
+        await client.save()
+        await client.aclose()
+    with slowly_loading(tmp_path) as socket:
+        async with asyncio.timeout(15):
+            while not socket.exists():  # noqa: ASYNC110 (another process makes it)
+                await asyncio.sleep(0.02)
+            with pytest.raises(RedisUnavailable, match="still loading"):
+                await check(f"unix://{socket}")
+
+
+async def test_a_command_to_one_that_is_away_fails_in_one_line() -> None:
+    client = connect("redis://127.0.0.1:1/0")
+    with pytest.raises(RedisUnavailable, match="Redis does not answer"), answering():
+        await client.get("x")
     await client.aclose()

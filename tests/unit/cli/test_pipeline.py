@@ -12,6 +12,7 @@ from headrace.cli.errors import UserError
 from headrace.cli.init import init
 from headrace.cli.pipeline import pipeline
 from headrace.platform.pipelines import load_pipeline
+from headrace.platform.redis import RedisUnavailable
 
 ROOT = Path(__file__).parents[3]
 
@@ -87,3 +88,10 @@ def test_show_as_json_is_complete() -> None:
     assert data["plan"]["features"] == list(fraud.feature_names)
     assert [entity["entity"] for entity in data["plan"]["entities"]] == ["customer", "terminal"]
     assert data["definition"]["features"]["terminal_label_rate_7d"]["operation"] == "label_rate"
+
+
+def test_check_says_in_one_line_that_redis_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("HEADRACE_PIPELINE", str(ROOT / "pipelines" / "fraud.py"))
+    with pytest.raises(RedisUnavailable, match="Redis does not answer"):
+        ran("check")
