@@ -22,4 +22,9 @@ REDELIVERED_VECTORS = counter("gateway_redelivered_vectors", "Vectors that were 
 UNUSABLE_VECTORS = counter("gateway_unusable_vectors", "Vectors that were set aside.")
 SCORER_RESTARTS = counter("gateway_scorer_restarts", "Times the Kafka scorer began anew after a fault of Kafka.")
 ROUTE_EPOCH = gauge("gateway_route_epoch", "Epoch of the route table in use.")
+CANARY_SHARE = gauge("gateway_canary_share_ratio", "Share of the entities that the canary answers.")
+SHADOWS = gauge("gateway_shadow_versions", "Versions that are scored beside the answer.")
+LEFT_OUT = counter(
+    "gateway_left_out_versions", "Canaries and shadows of other features than are computed here.", ("route",)
+)
 TRITON_AWAY = gauge("gateway_triton_away_ratio", "Share of the Triton servers that are away.")

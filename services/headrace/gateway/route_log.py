@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError
 from google.protobuf.message import DecodeError
 
 from headrace.gateway.in_process_models import InProcessModels, ModelUnusableError
-from headrace.gateway.metrics import ROUTE_EPOCH
+from headrace.gateway.metrics import CANARY_SHARE, LEFT_OUT, ROUTE_EPOCH, SHADOWS
 from headrace.gateway.routing import Routing, ServedVersion
 from headrace.platform import kafka
 from headrace.platform.health import Component
@@ -17,6 +17,7 @@ from headrace.platform.kafka import KafkaUnavailable, TopicPartition
 from headrace.platform.logging import get_logger
 from headrace.platform.topics import Topics
 from headrace.v1.model_pb2 import RouteTable
+from headrace.v1.prediction_pb2 import Route
 
 POLL_MS = 500
 RETRY_S = 0.5
@@ -30,7 +31,7 @@ class RouteLog:
         bootstrap: Kafka brokers.
         topics: of the deployed pipeline.
         routing: told of the tables.
-        models: have the champion ready for when Triton is away.
+        models: have the champion and the canary ready for when Triton is away.
         component: ready when there is a table.
     """
 
@@ -72,17 +73,40 @@ class RouteLog:
                 await self._take(newest)
 
     async def _take(self, table: RouteTable) -> None:
-        champion = ServedVersion.of(table.champion)
-        # First, so that there is never a moment in which the champion could not run here.
+        # First, so that there is never a moment in which one that answers could not run here.
+        answering = [table.champion, *([table.canary] if table.HasField("canary") else [])]
+        await asyncio.gather(*(self._load(ServedVersion.of(one)) for one in answering))
+        if not self._routing.adopt(table):
+            return
+        ROUTE_EPOCH.set(table.epoch)
+        canary, shadows = self._routing.canary(), self._routing.shadows()
+        CANARY_SHARE.set(self._routing.canary_share)
+        SHADOWS.set(len(shadows))
+        self._component.ready()
+        self._log.info(
+            "route table in use",
+            epoch=table.epoch,
+            champion=table.champion.model.version,
+            canary=canary.version.version if canary else None,
+            canary_share=self._routing.canary_share,
+            shadows=[one.version.version for one in shadows],
+        )
+        for choice in self._routing.left_out:
+            route = Route.Name(choice.route).removeprefix("ROUTE_").lower()
+            LEFT_OUT.labels(route).inc()
+            self._log.error(
+                "a version of the route table takes other features than this gateway computes; it gets no rows",
+                version=choice.version.version,
+                route=route,
+                takes=f"{choice.version.features_fingerprint:016x}",
+            )
+
+    async def _load(self, version: ServedVersion) -> None:
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
-                await self._models.load(champion)
+                await self._models.load(version)
         except (ModelUnusableError, TimeoutError) as error:
-            self._log.warning("the champion cannot run in this process", version=champion.version, reason=str(error))
-        if self._routing.adopt(table):
-            ROUTE_EPOCH.set(table.epoch)
-            self._component.ready()
-            self._log.info("route table in use", epoch=table.epoch, champion=champion.version)
+            self._log.warning("a version cannot run in this process", version=version.version, reason=str(error))
 
     def _parse(self, value: bytes) -> RouteTable | None:
         try:

@@ -79,7 +79,7 @@ class GatewayService:
         self._deployed = deployed_name(self._pipeline.name, settings.namespace)
         self._topics = Topics(self._deployed, definition=settings.definition)
         self._log = get_logger()
-        self._routing = Routing()
+        self._routing = Routing(self._pipeline.features_fingerprint)
         self._models = InProcessModels(ArtifactStore(settings.artifacts), Verifier.read(settings.signing_public_key))
         self._routes = RouteLog(
             settings.kafka_bootstrap, self._topics, self._routing, self._models, health.component("routes")
