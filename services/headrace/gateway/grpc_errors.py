@@ -21,6 +21,8 @@ from headrace.gateway.errors import (
 )
 
 DETAILS_KEY = "grpc-status-details-bin"
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""What gRPC's own retries go by: they do not look into the details."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,17 @@ class CallStatus:
     retry_after_ms: int = 0
     details: tuple[Message, ...] = field(default=())
 
-    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
-        """The details as they travel; empty where there are none."""
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """The details and the delay as they travel; empty where there are none."""
+        pushback = ((PUSHBACK_KEY, str(self.retry_after_ms)),) if self.retry_after_ms else ()
         if not self.details:
-            return ()
+            return pushback
         status = status_pb2.Status(code=self.code.value[0], message=self.message)
         for detail in self.details:
             packed = any_pb2.Any()
             packed.Pack(detail)
             status.details.append(packed)
-        return ((DETAILS_KEY, status.SerializeToString()),)
+        return ((DETAILS_KEY, status.SerializeToString()), *pushback)
 
 
 def status_of(error: GatewayError) -> CallStatus:

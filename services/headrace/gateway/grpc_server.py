@@ -23,6 +23,7 @@ from headrace.v1.prediction_service_pb2_grpc import (
 SERVICES = ("PredictionService", "FeatureService")
 CHECK_S = 0.2
 MAX_MESSAGE_BYTES = 16 << 20
+MIN_PING_INTERVAL_MS = 5_000
 
 
 class GrpcServerError(OperatorError):
@@ -67,6 +68,9 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 # A port that is taken is an error, not a second server beside the first.
                 ("grpc.so_reuseport", 0),
+                # A client may make sure that an idle stream still lives; without this it is turned away for it.
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+                ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
         self._address = address

@@ -21,11 +21,14 @@ from headrace.gateway.grpc_requests import (
     response,
 )
 from headrace.gateway.metrics import REQUEST_TIME, REQUESTS
+from headrace.gateway.pipeline_description import describe
 from headrace.gateway.requests import ScoringRequest, milliseconds_since
 from headrace.gateway.scoring import Scoring, now_us
 from headrace.platform.logging import get_logger
 from headrace.v1.prediction_pb2 import CHANNEL_BATCH, CHANNEL_STREAM, CHANNEL_UNARY, Channel
 from headrace.v1.prediction_service_pb2 import (
+    DescribePipelineRequest,
+    DescribePipelineResponse,
     GetFeaturesRequest,
     GetFeaturesResponse,
     PredictBatchRequest,
@@ -210,6 +213,16 @@ class FeatureService(FeatureServiceServicer):
         """The vector of one event, evaluated now."""
         deadline = self._calls.deadline(context)
         return await self._calls.answered("GetFeatures", context, lambda: self._features(request, deadline))
+
+    async def DescribePipeline(  # noqa: N802
+        self, request: DescribePipelineRequest, context: Context
+    ) -> DescribePipelineResponse:
+        """What a caller needs to check and pack events by itself."""
+        return await self._calls.answered("DescribePipeline", context, lambda: self._description(request))
+
+    async def _description(self, request: DescribePipelineRequest) -> DescribePipelineResponse:
+        check_pipeline(request.pipeline, self._deployed)
+        return describe(self._scoring.pipeline, self._deployed)
 
     async def _features(self, request: GetFeaturesRequest, deadline: float) -> GetFeaturesResponse:
         check_pipeline(request.pipeline, self._deployed)

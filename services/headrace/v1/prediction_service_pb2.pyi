@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from headrace.v1 import event_pb2 as _event_pb2
 from headrace.v1 import prediction_pb2 as _prediction_pb2
 import builtins as _builtins
@@ -19,6 +20,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _FieldKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FieldKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FieldKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FIELD_KIND_UNSPECIFIED: _FieldKind.ValueType  # 0
+    """Not set; never written."""
+    FIELD_KIND_TEXT: _FieldKind.ValueType  # 1
+    """Text; packed in `texts`."""
+    FIELD_KIND_INTEGER: _FieldKind.ValueType  # 2
+    """A whole number; packed in `numbers`, as all other kinds are."""
+    FIELD_KIND_NUMBER: _FieldKind.ValueType  # 3
+    """A finite number."""
+    FIELD_KIND_BOOLEAN: _FieldKind.ValueType  # 4
+    """True or false, packed as 1 or 0."""
+
+class FieldKind(_FieldKind, metaclass=_FieldKindEnumTypeWrapper):
+    """What a field's values are."""
+
+FIELD_KIND_UNSPECIFIED: FieldKind.ValueType  # 0
+"""Not set; never written."""
+FIELD_KIND_TEXT: FieldKind.ValueType  # 1
+"""Text; packed in `texts`."""
+FIELD_KIND_INTEGER: FieldKind.ValueType  # 2
+"""A whole number; packed in `numbers`, as all other kinds are."""
+FIELD_KIND_NUMBER: FieldKind.ValueType  # 3
+"""A finite number."""
+FIELD_KIND_BOOLEAN: FieldKind.ValueType  # 4
+"""True or false, packed as 1 or 0."""
+Global___FieldKind: _TypeAlias = FieldKind  # noqa: Y015
 
 @_typing.final
 class PredictOptions(_message.Message):
@@ -493,3 +526,111 @@ class GetFeaturesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetFeaturesResponse: _TypeAlias = GetFeaturesResponse  # noqa: Y015
+
+@_typing.final
+class DescribePipelineRequest(_message.Message):
+    """Asks for the pipeline that a gateway serves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_FIELD_NUMBER: _builtins.int
+    pipeline: _builtins.str
+    """Deployed pipeline name; empty means the only one that this gateway serves."""
+    def __init__(
+        self,
+        *,
+        pipeline: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pipeline", b"pipeline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribePipelineRequest: _TypeAlias = DescribePipelineRequest  # noqa: Y015
+
+@_typing.final
+class EventField(_message.Message):
+    """One field of the event schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    OPTIONAL_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    kind: Global___FieldKind.ValueType
+    minimum: _builtins.float
+    """Bounds of a number, both allowed."""
+    maximum: _builtins.float
+    max_bytes: _builtins.int
+    """Longest text, in bytes of UTF-8."""
+    optional: _builtins.bool
+    """Whether it may be absent."""
+    scale: _builtins.int
+    """How many units of the value make one unit of the feature; 100 for cents."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: Global___FieldKind.ValueType = ...,
+        minimum: _builtins.float = ...,
+        maximum: _builtins.float = ...,
+        max_bytes: _builtins.int = ...,
+        optional: _builtins.bool = ...,
+        scale: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "max_bytes", b"max_bytes", "maximum", b"maximum", "minimum", b"minimum", "name", b"name", "optional", b"optional", "scale", b"scale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventField: _TypeAlias = EventField  # noqa: Y015
+
+@_typing.final
+class DescribePipelineResponse(_message.Message):
+    """The served pipeline, as far as callers see it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    SCHEMA_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    FEATURES_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    FEATURE_NAMES_FIELD_NUMBER: _builtins.int
+    pipeline: _builtins.str
+    """Deployed pipeline name."""
+    schema_fingerprint: _builtins.int
+    """For packed events."""
+    features_fingerprint: _builtins.int
+    """For vectors."""
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventField]:
+        """Fields of an event in the order of the schema."""
+
+    @_builtins.property
+    def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the features in vector order."""
+
+    def __init__(
+        self,
+        *,
+        pipeline: _builtins.str = ...,
+        fields: _abc.Iterable[Global___EventField] | None = ...,
+        schema_fingerprint: _builtins.int = ...,
+        features_fingerprint: _builtins.int = ...,
+        feature_names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_names", b"feature_names", "features_fingerprint", b"features_fingerprint", "fields", b"fields", "pipeline", b"pipeline", "schema_fingerprint", b"schema_fingerprint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribePipelineResponse: _TypeAlias = DescribePipelineResponse  # noqa: Y015

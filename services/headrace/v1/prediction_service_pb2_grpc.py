@@ -208,6 +208,11 @@ class FeatureServiceStub:
                 request_serializer=headrace_dot_v1_dot_prediction__service__pb2.GetFeaturesRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_prediction__service__pb2.GetFeaturesResponse.FromString,
                 _registered_method=True)
+        self.DescribePipeline = channel.unary_unary(
+                '/headrace.v1.FeatureService/DescribePipeline',
+                request_serializer=headrace_dot_v1_dot_prediction__service__pb2.DescribePipelineRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_prediction__service__pb2.DescribePipelineResponse.FromString,
+                _registered_method=True)
 
 
 class FeatureServiceServicer:
@@ -221,6 +226,13 @@ class FeatureServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribePipeline(self, request, context):
+        """What a caller needs to check and pack events by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FeatureServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -228,6 +240,11 @@ def add_FeatureServiceServicer_to_server(servicer, server):
                     servicer.GetFeatures,
                     request_deserializer=headrace_dot_v1_dot_prediction__service__pb2.GetFeaturesRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_prediction__service__pb2.GetFeaturesResponse.SerializeToString,
+            ),
+            'DescribePipeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribePipeline,
+                    request_deserializer=headrace_dot_v1_dot_prediction__service__pb2.DescribePipelineRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_prediction__service__pb2.DescribePipelineResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -258,6 +275,33 @@ class FeatureService:
             '/headrace.v1.FeatureService/GetFeatures',
             headrace_dot_v1_dot_prediction__service__pb2.GetFeaturesRequest.SerializeToString,
             headrace_dot_v1_dot_prediction__service__pb2.GetFeaturesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribePipeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.FeatureService/DescribePipeline',
+            headrace_dot_v1_dot_prediction__service__pb2.DescribePipelineRequest.SerializeToString,
+            headrace_dot_v1_dot_prediction__service__pb2.DescribePipelineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -102,6 +102,8 @@ class FeatureServiceStub:
     def __new__(cls, channel: _aio.Channel) -> FeatureServiceAsyncStub: ...
     GetFeatures: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.GetFeaturesRequest, _prediction_service_pb2.GetFeaturesResponse]
     """The vector of one event, evaluated now."""
+    DescribePipeline: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.DescribePipelineRequest, _prediction_service_pb2.DescribePipelineResponse]
+    """What a caller needs to check and pack events by itself."""
 
 @_typing.type_check_only
 class FeatureServiceAsyncStub(FeatureServiceStub):
@@ -110,6 +112,8 @@ class FeatureServiceAsyncStub(FeatureServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetFeatures: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.GetFeaturesRequest, _prediction_service_pb2.GetFeaturesResponse]  # type: ignore[assignment]
     """The vector of one event, evaluated now."""
+    DescribePipeline: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.DescribePipelineRequest, _prediction_service_pb2.DescribePipelineResponse]  # type: ignore[assignment]
+    """What a caller needs to check and pack events by itself."""
 
 class FeatureServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads features without scoring."""
@@ -121,5 +125,13 @@ class FeatureServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_prediction_service_pb2.GetFeaturesResponse, _abc.Awaitable[_prediction_service_pb2.GetFeaturesResponse]]:
         """The vector of one event, evaluated now."""
+
+    @_abc_1.abstractmethod
+    def DescribePipeline(
+        self,
+        request: _prediction_service_pb2.DescribePipelineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prediction_service_pb2.DescribePipelineResponse, _abc.Awaitable[_prediction_service_pb2.DescribePipelineResponse]]:
+        """What a caller needs to check and pack events by itself."""
 
 def add_FeatureServiceServicer_to_server(servicer: FeatureServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
