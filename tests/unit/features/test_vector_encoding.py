@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.features.vector_encoding import StatePositions, VectorEncoder, varint, varints
+from headrace.features.vector_encoding import StatePositions, VectorEncoder
 from headrace.pipeline.events import EventColumns
 from headrace.platform.pipelines import load_pipeline
 from headrace.v1.event_pb2 import SourcePosition
@@ -68,8 +68,3 @@ def test_the_bytes_are_those_of_the_message(
         for event_id, time, entities, offset, produced, values, late in rows
     ]
     assert found == expected
-
-
-@given(st.lists(Int64))
-def test_numbers_are_encoded_together_as_alone(numbers: list[int]) -> None:
-    assert varints(np.array(numbers, np.int64)) == [varint(number) for number in numbers]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.partitioner import murmur2 as library_murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.platform.partitioning import murmur2, murmur2_partition, partitioner
+from headrace.platform.partitioning import murmur2, murmur2_partition, murmur2_partitions, partitioner
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,9 @@ def test_as_the_client_library_has_it(key: bytes, partitions: int) -> None:
 def test_a_record_without_a_key_must_name_its_partition() -> None:
     with pytest.raises(ValueError, match="key or a partition"):
         partitioner(None, [0, 1], [0, 1])
+
+
+@given(st.integers(0, 90), st.integers(0, 20), st.integers(1, 64), st.randoms(use_true_random=False))
+def test_keys_are_hashed_together_as_alone(count: int, longest: int, partitions: int, random: Random) -> None:
+    keys = [random.randbytes(longest) for _ in range(count)] + [random.randbytes(n) for n in range(longest)]
+    assert murmur2_partitions(keys, partitions) == [murmur2_partition(key, partitions) for key in keys]
