@@ -2,7 +2,9 @@
 
 It serves ``<model>/<version>/model.onnx`` on the CPU by ONNX Runtime, for the same model configuration and the same
 pushes over gRPC as Triton's own backend of that name. Of the configuration it reads the inputs and outputs,
-``default_model_filename`` and the parameters ``intra_op_thread_count`` and ``inter_op_thread_count``.
+``default_model_filename`` and the parameters ``intra_op_thread_count`` and ``inter_op_thread_count``. Instances
+on a GPU and accelerators for GPUs are accepted and run on the CPU, with a line in the log. Accelerators for the CPU are
+refused: it has none.
 
 It runs inside Triton's Python stub, whose environment must have numpy below 2: with numpy 2 the tensors that reach
 the server are zeros. It starts only with an older one.
@@ -26,6 +28,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Open the session. An error here is what the caller of the load gets."""
         config = json.loads(args["model_config"])
+        _check_device(config, args)
         options = onnxruntime.SessionOptions()
         # One thread unless the configuration says otherwise: many models share the machine with their callers.
         options.intra_op_num_threads = _parameter(config, "intra_op_thread_count", 1)
@@ -98,6 +101,20 @@ def _check(kind: str, declared: list[dict[str, Any]], tensors: list[Any], batche
             raise pb_utils.TritonModelException(
                 f"{kind} {name!r} has the shape {found} in the model, the configuration says {wanted}"
             )
+
+
+def _check_device(config: dict[str, Any], args: dict[str, str]) -> None:
+    """Say what for a GPU is not used, and refuse accelerators for the CPU."""
+    name = config["name"]
+    if args["model_instance_kind"] == "GPU":
+        pb_utils.Logger.log_warn(f"{name} has an instance on a GPU, and runs on the CPU: this backend has no other")
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+    for_cpu = [one["name"] for one in accelerators.get("cpu_execution_accelerator", [])]
+    if for_cpu:
+        raise pb_utils.TritonModelException(f"{name} wants accelerators that this backend does not have: {for_cpu}")
+    for_gpu = [one["name"] for one in accelerators.get("gpu_execution_accelerator", [])]
+    if for_gpu:
+        pb_utils.Logger.log_warn(f"{name} runs on the CPU: accelerators for GPUs are not used: {for_gpu}")
 
 
 def _parameter(config: dict[str, Any], name: str, default: int) -> int:

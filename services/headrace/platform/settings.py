@@ -55,6 +55,9 @@ def _split_commas(value: Any) -> Any:
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 """Type of a setting that is a comma-separated list."""
 
+CommaIntegers = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
+"""The same, of integers."""
+
 
 class Settings(BaseSettings):
     """Settings that all services share. A service's class derives from it and names its service.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.platform.artifacts import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactStore
 from headrace.platform.signing import SignatureError, Verifier
+from headrace.platform.triton_config import FeatureIdentity, TritonOptions, triton_model_config
 from headrace.rollout.checks import Expected, VersionRefusedError, check_announcement, check_scores, golden_inputs
 from headrace.rollout.triton import TritonAwayError, TritonError, TritonRefusedError, TritonServer
 from headrace.v1 import model_pb2
@@ -32,11 +33,13 @@ class Delivery:
         store: where the artifacts are.
         verifier: holds the public key that they are signed for.
         expected: what every version has in common with the pipeline.
+        options: where and how Triton runs a version.
     """
 
     store: ArtifactStore
     verifier: Verifier
     expected: Expected
+    options: TritonOptions = field(default_factory=TritonOptions)
 
     async def fetch(self, model: model_pb2.ModelVersion) -> bytes:
         """The ONNX file of a version, verified.
@@ -85,9 +88,12 @@ class Delivery:
             else:
                 return
         onnx = await self.fetch(model)
+        # With the features that it takes, for gateways to check on the server that is to answer them.
+        features = FeatureIdentity.of(self.expected.feature_names, self.expected.features_fingerprint)
+        config = triton_model_config(triton_model, features, self.options)
         for last in (False, True):
             try:
-                await server.load(triton_model, onnx, len(self.expected.feature_names))
+                await server.load(triton_model, onnx, config)
                 break
             except TritonAwayError as error:
                 raise NotNowError(str(error)) from error

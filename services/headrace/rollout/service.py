@@ -73,6 +73,7 @@ class RolloutService:
             store,
             Verifier.read(settings.signing_public_key),
             Expected(topics.deployed, pipeline.features_fingerprint, pipeline.feature_names),
+            settings.triton_options,
         )
         self._state = Rollout(
             topics.deployed,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from headrace.platform.settings import Settings, Shape
+from headrace.platform.settings import CommaIntegers, Settings, Shape, variable
+from headrace.platform.triton_config import Accelerator, Kind, Precision, TritonOptions, TritonOptionsError
 
 
 class RolloutSettings(Settings):
@@ -40,3 +41,52 @@ class RolloutSettings(Settings):
 
     mlflow_interval_s: float = Field(default=60.0, ge=0, le=86400)
     """Fewest seconds between two registrations in MLflow; champions between them are not registered."""
+
+    triton_kind: Kind = "auto"
+    """Where Triton runs a version: "auto" takes the GPUs where the server has any and the CPU where not; "cpu" and
+    "gpu" insist."""
+
+    triton_instances: int = Field(default=1, ge=1, le=64)
+    """Copies of a version on a server, for each GPU where it runs on GPUs. A second one doubles memory and the time of
+    a push."""
+
+    triton_gpus: CommaIntegers = ()
+    """Numbers of the GPUs to use, separated by commas, only with the kind "gpu"; empty means all of them."""
+
+    triton_preferred_batch_rows: CommaIntegers = ()
+    """Batch sizes that Triton's own batcher aims at, separated by commas; empty means whatever is queued."""
+
+    triton_queue_delay_us: int = Field(default=0, ge=0, le=1_000_000)
+    """How long Triton's own batcher waits for a preferred size, in microseconds. The gateway batches already."""
+
+    triton_accelerator: Accelerator = "none"
+    """What runs a version on a GPU: "none" is ONNX Runtime's CUDA provider as it is, "cuda" the same on one stream for
+    each instance, "tensorrt" a TensorRT engine, built while the version is loaded."""
+
+    triton_precision: Precision = "fp32"
+    """Precision of TensorRT. A version whose scores change by more than its tolerance is refused, whatever is set."""
+
+    triton_tensorrt_workspace_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    """Most GPU memory that TensorRT takes while it runs a version."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        try:
+            assert self.triton_options
+        except TritonOptionsError as error:
+            raise ValueError(f"{variable(type(self), f'triton_{error.option}')}: {error.reason}") from error
+        return self
+
+    @property
+    def triton_options(self) -> TritonOptions:
+        """Where and how Triton runs a version."""
+        return TritonOptions(
+            kind=self.triton_kind,
+            instances=self.triton_instances,
+            gpus=self.triton_gpus,
+            preferred_batch_rows=self.triton_preferred_batch_rows,
+            queue_delay_us=self.triton_queue_delay_us,
+            accelerator=self.triton_accelerator,
+            precision=self.triton_precision,
+            tensorrt_workspace_bytes=self.triton_tensorrt_workspace_bytes,
+        )

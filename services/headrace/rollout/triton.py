@@ -11,7 +11,7 @@ import tritonclient.grpc.aio as triton_grpc
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from headrace.platform.triton_config import MAX_BATCH_ROWS, MODEL_FILE, triton_model_config
+from headrace.platform.triton_config import MAX_BATCH_ROWS, MODEL_FILE
 
 # Without these, gRPC waits up to two minutes before it tries a server again that was away.
 _CHANNEL = [
@@ -73,19 +73,18 @@ class TritonServer:
         statistics = await self._call("list its models", self._client.get_inference_statistics, timeout=None)
         return frozenset(model.name for model in statistics.model_stats)
 
-    async def load(self, name: str, onnx: bytes, features: int) -> None:
+    async def load(self, name: str, onnx: bytes, config: str) -> None:
         """Push a model; returns when the server has loaded it and serves it. A model of that name is replaced.
 
         Args:
             name: of the Triton model.
             onnx: the model file.
-            features: number of its inputs.
+            config: its configuration, from `triton_model_config`.
 
         Raises:
             TritonAwayError: no answer in time; it may be loaded or not.
             TritonRefusedError: the server cannot load it.
         """
-        config = triton_model_config(name, features)
         loading = f"load {name}"
         await self._call(
             loading,

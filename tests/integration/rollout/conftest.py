@@ -16,7 +16,8 @@ from headrace.platform.redis import connect
 from headrace.platform.signing import Signer, create_key_pair
 from headrace.platform.topics import create_topics, deployed_name
 from headrace.rollout.triton import TritonServer
-from tests.integration.rollout.deployment import Deployment, PrivateTriton
+from tests.integration.private_triton import PrivateTriton
+from tests.integration.rollout.deployment import Deployment
 
 
 @pytest.fixture

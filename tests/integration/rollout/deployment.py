@@ -5,20 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import socket
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
 from onnx import TensorProto, helper
 
-from deploy.local import Layout, Ports
-from deploy.local.downloads import fetch
-from deploy.local.triton_server import prepare
 from headrace.platform.artifacts import ArtifactStore
 from headrace.platform.health import Health
 from headrace.platform.kafka import TopicPartition, consumer, send
@@ -198,38 +192,3 @@ async def running(deployment: Deployment, **given: Any) -> AsyncIterator[Health]
         await service.stop(Deadline(10))
     if failed is not None and not isinstance(failed, asyncio.CancelledError):
         raise failed
-
-
-class PrivateTriton:
-    """A Triton of a test's own, to kill."""
-
-    def __init__(self, directory: Path) -> None:
-        with ExitStack() as opened:
-            sockets = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-            numbers = [one.getsockname()[1] for one in sockets]
-        ports = Ports(triton_http=numbers[0], triton_grpc=numbers[1], triton_metrics=numbers[2])
-        layout = Layout(run=directory)
-        layout.make_directories()
-        self.url = f"127.0.0.1:{ports.triton_grpc}"
-        self._command, self._environment = prepare(layout, ports, fetch(layout, lambda line: None))
-        self._output = directory / "triton.log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it; it answers a little later."""
-        with self._output.open("ab") as output:
-            self._process = subprocess.Popen(
-                self._command,
-                env={**os.environ, **self._environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-
-    def kill(self) -> None:
-        """kill -9 it, its backend processes with it."""
-        if self._process is not None:
-            os.killpg(self._process.pid, 9)
-            self._process.wait(10)
-            self._process = None

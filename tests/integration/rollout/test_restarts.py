@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from headrace.platform.kafka import KafkaFault
+from headrace.platform.triton_config import triton_model_config
 from headrace.rollout.triton import TritonError, TritonServer
-from tests.integration.rollout.deployment import Deployment, PrivateTriton, eventually, running
+from tests.integration.private_triton import PrivateTriton
+from tests.integration.rollout.deployment import Deployment, eventually, running
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -108,7 +110,8 @@ async def test_a_wrong_model_under_a_routed_name_is_replaced(deployment: Deploym
         table = await deployment.routed("000000")
     other = deployment.version(1)
     content = deployment.store.get(other.onnx.uri, other.onnx.sha256.hex())
-    await triton.load(table.champion.triton_model, content, len(other.feature_names))
+    name = table.champion.triton_model
+    await triton.load(name, content, triton_model_config(name, len(other.feature_names)))
     golden = table.champion.model.golden
     rows = np.asarray(golden.features, np.float32).reshape(golden.rows, -1)
     async with running(deployment):
