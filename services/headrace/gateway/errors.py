@@ -38,6 +38,38 @@ class NotFoundError(GatewayError):
     """There is no such pipeline or model version here."""
 
 
+class UnauthenticatedError(GatewayError):
+    """It is not known who calls.
+
+    Attributes:
+        reason: why, as a word that metrics and the audit log count by; the message says it to the caller.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class PermissionDeniedError(GatewayError):
+    """Who calls is known, and may not do this.
+
+    Attributes:
+        caller: who it is.
+        permission: what he lacks.
+    """
+
+    def __init__(self, caller: str, permission: str) -> None:
+        super().__init__(caller, permission)
+        self.caller = caller
+        self.permission = permission
+
+    def __str__(self) -> str:
+        return f"{self.caller} lacks the permission {self.permission!r} on this pipeline"
+
+
 class OverloadedError(GatewayError):
     """A queue or the spool is full: nothing was done, and the same request may be sent again later.
 

@@ -18,6 +18,8 @@ from headrace.gateway.errors import (
     NotFoundError,
     NotServingError,
     OverloadedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
 )
 
 DETAILS_KEY = "grpc-status-details-bin"
@@ -67,6 +69,10 @@ def status_of(error: GatewayError) -> CallStatus:
                 str(error),
                 details=(error_details_pb2.BadRequest(field_violations=violations),),
             )
+        case UnauthenticatedError():
+            return CallStatus(grpc.StatusCode.UNAUTHENTICATED, str(error))
+        case PermissionDeniedError():
+            return CallStatus(grpc.StatusCode.PERMISSION_DENIED, str(error))
         case NotFoundError():
             return CallStatus(grpc.StatusCode.NOT_FOUND, str(error))
         case OverloadedError():
