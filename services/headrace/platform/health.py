@@ -12,14 +12,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from headrace.platform.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from prometheus_client import CollectorRegistry
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 class OpsServerError(OperatorError):
@@ -137,9 +135,14 @@ class Health:
         }
 
 
+async def own_metrics() -> bytes:
+    """The metrics of this process, as Prometheus text."""
+    return generate_latest()
+
+
 @asynccontextmanager
 async def ops_server(
-    health: Health, host: str, port: int, *, registry: CollectorRegistry = REGISTRY
+    health: Health, host: str, port: int, *, metrics: Callable[[], Awaitable[bytes]] = own_metrics
 ) -> AsyncIterator[int]:
     """Serve `/livez`, `/readyz` and `/metrics` inside the block.
 
@@ -147,7 +150,7 @@ async def ops_server(
         health: what to report.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
-        registry: metrics to serve.
+        metrics: gives the page to serve, as Prometheus text.
 
     Yields:
         The port that it listens on.
@@ -162,11 +165,11 @@ async def ops_server(
     async def readyz(_: web.Request) -> web.Response:
         return web.json_response(health.readiness(), status=200 if health.ready else 503)
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics_page(_: web.Request) -> web.Response:
+        return web.Response(body=await metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
-    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics_page)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:

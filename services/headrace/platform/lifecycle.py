@@ -21,13 +21,13 @@ import uvloop
 
 from headrace.pipeline import DefinitionError
 from headrace.platform.errors import OperatorError
-from headrace.platform.health import Health, ops_server
+from headrace.platform.health import Health, ops_server, own_metrics
 from headrace.platform.logging import configure_logging, get_logger
 from headrace.platform.settings import Settings, SettingsError
 from headrace.platform.telemetry import configure_telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import FrameType
     from typing import Any
 
@@ -76,7 +76,12 @@ class DrainingService(Service, Protocol):
         """Take in nothing new and finish what is under way; `run` still works. Not called after a failure."""
 
 
-def run_service(settings_cls: type[S], build: Callable[[S, Health], Service]) -> NoReturn:
+def run_service(
+    settings_cls: type[S],
+    build: Callable[[S, Health], Service],
+    *,
+    metrics: Callable[[], Awaitable[bytes]] = own_metrics,
+) -> NoReturn:
     """Run a service and end the process.
 
     Settings, logging, telemetry, the ops server and the event loop (uvloop) are set up here. SIGTERM and SIGINT drain
@@ -86,6 +91,7 @@ def run_service(settings_cls: type[S], build: Callable[[S, Health], Service]) ->
         settings_cls: the settings of the service.
         build: wires the service from its settings; it connects to nothing yet. Runs inside the event loop. Components
             that it registers with the health object must become ready for `/readyz` to say so.
+        metrics: gives the page of `/metrics`, for a process that speaks for others too.
     """
     try:
         settings = settings_cls.load()
@@ -95,7 +101,7 @@ def run_service(settings_cls: type[S], build: Callable[[S, Health], Service]) ->
         sys.exit(MISCONFIGURED)
     configure_logging(settings.service, settings.log_level)
     shut_telemetry_down = configure_telemetry(settings.service, settings.otlp_endpoint)
-    process = _Process(settings, build)
+    process = _Process(settings, build, metrics)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status = runner.run(process.main())
@@ -107,9 +113,12 @@ def run_service(settings_cls: type[S], build: Callable[[S, Health], Service]) ->
 
 
 class _Process(Generic[S]):
-    def __init__(self, settings: S, build: Callable[[S, Health], Service]) -> None:
+    def __init__(
+        self, settings: S, build: Callable[[S, Health], Service], metrics: Callable[[], Awaitable[bytes]]
+    ) -> None:
         self._settings = settings
         self._build = build
+        self._metrics = metrics
         self._log = get_logger()
         self._stop_asked = asyncio.Event()
         self._interrupts = 0
@@ -124,7 +133,7 @@ class _Process(Generic[S]):
         health = Health(settings.service)
         lifecycle = health.component("service")
         try:
-            async with ops_server(health, settings.ops_host, settings.ops_port) as port:
+            async with ops_server(health, settings.ops_host, settings.ops_port, metrics=self._metrics) as port:
                 self._log.info("service starting", ops_host=settings.ops_host, ops_port=port, pid=os.getpid())
                 service = self._build(settings, health)
                 failure = await self._start_and_run(service, lifecycle.ready)

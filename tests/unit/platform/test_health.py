@@ -4,7 +4,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from headrace.platform.health import Health, OpsServerError, ops_server
 
@@ -72,7 +72,11 @@ async def test_served_over_http(registry: CollectorRegistry) -> None:
     component = health.component("kafka")
     component.not_ready("no broker answers")
     health.heartbeat("intake", within_s=5)
-    async with ops_server(health, "127.0.0.1", 0, registry=registry) as port:
+
+    async def page() -> bytes:
+        return generate_latest(registry)
+
+    async with ops_server(health, "127.0.0.1", 0, metrics=page) as port:
         status, _, body = await get(port, "/readyz")
         assert (status, body["components"]["kafka"]["reason"]) == (503, "no broker answers")
         component.ready()
