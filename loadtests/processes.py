@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -85,6 +86,27 @@ def running(
                     popen.wait(STOP_S)
                 except subprocess.TimeoutExpired:
                     continue
+
+
+def listening(process: Process, port: int, timeout_s: float = STOP_S) -> None:
+    """Wait until a process accepts connections on a loopback port.
+
+    Raises:
+        ProcessFailed: it has ended, or does not listen in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        process.check()
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise ProcessFailed(
+                    f"{process.name} does not listen on port {port} after {timeout_s:g} s:\n{process.text()}"
+                ) from None
+            time.sleep(SAMPLE_S)
+        else:
+            return
 
 
 def module(name: str, *arguments: object, python: Path | str = sys.executable) -> list[str]:

@@ -1,0 +1,1 @@
+"""Figures of the gateway, with their controls: `make bench-gateway`."""

@@ -1,0 +1,60 @@
+"""`Predict`, one event a call, at its top rate: beside a bare grpc.aio echo under the same load generator.
+
+`python -m loadtests.gateway.unary --quick`
+"""
+
+from __future__ import annotations
+
+import statistics
+
+from loadtests.figures import Figure, figure
+from loadtests.gateway import ghz
+from loadtests.gateway.arguments import Options, part
+from loadtests.gateway.calling import Caller, Server, Sizes, echo, measure_in_turns
+from loadtests.gateway.cores import bench_cores
+from loadtests.gateway.deployment import deployment
+from loadtests.gateway.requests import Make
+
+GOAL_OF_ECHO = 0.7
+ECHO = "bare grpc.aio echo"
+
+
+async def unary(options: Options) -> list[Figure]:
+    """Measure; see the module."""
+    sizes = Sizes.of(options)
+    async with deployment(options, bench_cores()) as deployed:
+        caller = Caller(deployed, with_ghz=ghz.install())
+        figures: list[Figure] = []
+        async with deployed.serving("unary", options.processes) as gateways:
+            answer = await deployed.check(gateways[0])
+            with echo(deployed, answer) as control:
+                shapes: list[tuple[str, Make]] = [
+                    ("packed", deployed.requests.packed),
+                    ("by names", deployed.requests.named),
+                ]
+                for shape, make in shapes:
+                    ours = Server("gateway", gateways[0].address, gateways)
+                    bare = Server("echo", control.address, control.processes)
+                    measure_in_turns(caller, [bare, ours] if options.controls else [ours], make, sizes)
+                    figures += _figures(f"Predict, {shape}, by {caller.name}", ours, bare, options)
+    return figures
+
+
+def _figures(name: str, ours: Server, bare: Server, options: Options) -> list[Figure]:
+    top = (ECHO, bare.top) if options.controls else None
+    cpu = (ECHO, bare.cpu) if options.controls else None
+    goal = GOAL_OF_ECHO if options.controls else None
+    found = [
+        figure(f"{name}: top rate", ours.top, "calls/s", control=top, least_ratio=goal),
+        figure(f"{name}: CPU of the server per call", ours.cpu, "µs", better="lower", control=cpu),
+    ]
+    for concurrency, rates in ours.rates.items():
+        control = (ECHO, statistics.median(bare.rates[concurrency])) if options.controls else None
+        if len(ours.rates) > 1:
+            what = f"{name}: rate with {concurrency} calls under way"
+            found.append(figure(what, statistics.median(rates), "calls/s", control=control))
+    return found
+
+
+if __name__ == "__main__":
+    part("unary", unary)
