@@ -105,7 +105,7 @@ class Access(Protocol):
 class OpenAccess:
     """Everyone may do everything."""
 
-    def caller(self, credentials: Credentials) -> Caller:  # noqa: ARG002 (the interface)
+    def caller(self, credentials: Credentials) -> Caller:
         """Anyone."""
         return ANYONE
 
