@@ -38,7 +38,7 @@ def feature_reading(client: Client, connections: RedisConnections, deployed: str
     """The gateway's feature stage, wired as its service wires it."""
     plan = compile_plan(load_pipeline(PIPELINE))
     breaker = CircuitBreaker(1.0, time.monotonic)
-    local = LocalRecords(60.0, 1000)
+    local = LocalRecords(60.0, 1 << 20)
     records = AnswerRecords(client, deployed, local, window_s=60.0, timeout_s=TIMEOUT_S, breaker=breaker)
     reader = FeatureStateReader(connections, plan, deployed)
     return FeatureReading(plan, reader, records, timeout_s=TIMEOUT_S, breaker=breaker)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis.exceptions
 
+from headrace.gateway.bounded_cache import BoundedCache, CacheCounts
 from headrace.gateway.circuit_breaker import CircuitBreaker
 from headrace.gateway.errors import StateUnreadableError
 from headrace.platform.redis import Client
@@ -41,20 +41,36 @@ class LocalRecords:
 
     Args:
         window_s: how long a record counts, in seconds.
-        entries: most records; the oldest leave first.
+        capacity_bytes: most bytes of all records; the one used longest ago leaves first.
         clock: monotonic seconds.
     """
 
-    def __init__(self, window_s: float, entries: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, window_s: float, capacity_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._window_s = window_s
-        self._entries = entries
         self._clock = clock
-        self._records: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        self._records: BoundedCache[str, tuple[float, bytes]] = BoundedCache(capacity_bytes, _size_of)
+
+    @property
+    def counts(self) -> CacheCounts:
+        """Ids found, ids not found, records that left for others."""
+        return self._records.counts
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all records."""
+        return self._records.size_bytes
+
+    def __len__(self) -> int:
+        return len(self._records)
 
     def get(self, event_id: str) -> bytes | None:
         """The record of an id."""
         found = self._records.get(event_id)
-        return found[1] if found is not None and found[0] > self._clock() else None
+        if found is not None and found[0] > self._clock():
+            self.counts.hits += 1
+            return found[1]
+        self.counts.misses += 1
+        return None
 
     def claim(self, event_id: str, record: bytes) -> bytes | None:
         """Set the record of an id unless there is one, which is returned."""
@@ -65,10 +81,12 @@ class LocalRecords:
 
     def put(self, event_id: str, record: bytes) -> None:
         """Set the record of an id."""
-        self._records[event_id] = (self._clock() + self._window_s, record)
-        self._records.move_to_end(event_id)
-        while len(self._records) > self._entries:
-            self._records.popitem(last=False)
+        self._records.put(event_id, (self._clock() + self._window_s, record))
+
+
+def _size_of(event_id: str, kept: tuple[float, bytes]) -> int:
+    # A text of at most four bytes a character, a tuple, a float and a bytes object.
+    return 49 + 4 * len(event_id) + 56 + 24 + 33 + len(kept[1])
 
 
 class AnswerRecords:

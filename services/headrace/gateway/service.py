@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from headrace.gateway.answer_log import AnswerLog
 from headrace.gateway.answer_records import AnswerRecords, LocalRecords
 from headrace.gateway.batching import Batcher
+from headrace.gateway.cache_metrics import CACHES
 from headrace.gateway.circuit_breaker import CircuitBreaker
 from headrace.gateway.feature_reading import FeatureReading
 from headrace.gateway.grpc_server import GrpcServer
@@ -112,10 +113,12 @@ class GatewayService:
             probe_s=settings.triton_probe_ms / 1000,
         )
         breaker = CircuitBreaker(REDIS_REST_S, time.monotonic)
+        local = LocalRecords(settings.idempotency_window_s, settings.idempotency_local_bytes)
+        CACHES.watch("answers", local)
         records = AnswerRecords(
             self._redis,
             self._deployed,
-            LocalRecords(settings.idempotency_window_s, settings.idempotency_local_entries),
+            local,
             window_s=settings.idempotency_window_s,
             timeout_s=timeout_s,
             breaker=breaker,

@@ -60,8 +60,18 @@ class GatewaySettings(Settings):
     idempotency_window_s: float = Field(default=300.0, gt=0, le=86_400)
     """How long repeats of an event id get the first answer, in seconds."""
 
-    idempotency_local_entries: int = Field(default=100_000, ge=0, le=10_000_000)
-    """Answers that this process remembers by itself, for when Redis is away."""
+    idempotency_local_bytes: int = Field(default=64 << 20, ge=0, le=8 << 30)
+    """Most bytes of answers that this process remembers by itself, for when Redis is away."""
+
+    inference_cache_bytes: int = Field(default=0, ge=0, le=8 << 30)
+    """Most bytes of scores that are remembered by version and feature values; 0 turns this off."""
+
+    feature_cache_ms: float = Field(default=0, ge=0, le=60_000)
+    """How long what was read of the feature state may be used again, in milliseconds; 0 turns this off. Answers say
+    how old their features are, also then."""
+
+    feature_cache_bytes: int = Field(default=64 << 20, ge=0, le=8 << 30)
+    """Most bytes of the feature state that are remembered."""
 
     durable_log: bool = True
     """Whether each answer is in a local file before it goes out, so that it survives a kill of the process."""

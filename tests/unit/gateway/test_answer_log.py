@@ -51,7 +51,7 @@ class Process:
         self.now = 0.0
         breaker = CircuitBreaker(0.5, lambda: self.now)
         self.spool = Spool(directory, limit_bytes=1 << 20, position=0, changed=lambda: None)
-        local = LocalRecords(300, 1000, lambda: self.now)
+        local = LocalRecords(300, 1 << 20, lambda: self.now)
         records = AnswerRecords(cast("Client", shared), "fraud", local, window_s=300, timeout_s=1, breaker=breaker)
         self.log = AnswerLog(self.spool, records)
 
@@ -166,10 +166,3 @@ async def test_what_is_pending_is_logged_when_the_records_stay_away(tmp_path: Pa
     shared.away = True
     await process.log.resolve(0)
     assert roles(process.logged()) == [("e", "1", ROLE_ANSWER)]
-
-
-def test_local_records_are_bounded() -> None:
-    local = LocalRecords(300, 2, lambda: 0.0)
-    for name in "abc":
-        local.put(name, b"")
-    assert [local.get(name) for name in "abc"] == [None, b"", b""]

@@ -50,8 +50,8 @@ class State:
                 assert one.moment.newest_us == at
         moment = Moment([self.position], [-1], self.position, self.cache.now())
         missing = [ids for ids, logs in zip(rows, found, strict=True) if logs is None]
-        for entity, ids in enumerate(zip(*missing, strict=True)):
-            distinct = sorted(set(ids))
+        for entity, of_entity in enumerate(zip(*missing, strict=True)):
+            distinct = sorted(set(of_entity))
             self.cache.store(entity, distinct, [self.logs[entity, text] for text in distinct], [], moment)
         assert self.cache.size_bytes <= 1 << 20
         return [logs is not None for logs in found]
