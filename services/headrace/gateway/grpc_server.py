@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from headrace.gateway.grpc_service import FeatureService, PredictionService
+from headrace.gateway.grpc_service import STOPPING, Context, FeatureService, PredictionService
 from headrace.platform import telemetry
 from headrace.platform.errors import OperatorError
 from headrace.platform.health import Health
@@ -33,16 +35,44 @@ class GrpcServerError(OperatorError):
     retriable = True
 
 
-class _LiveHealth(health.aio.HealthServicer):  # type: ignore[misc]
+class _LiveHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """Health that is looked up when it is asked for; who watches it is told within a moment."""
 
-    def __init__(self, refresh: Callable[[], Awaitable[None]]) -> None:
-        super().__init__()
-        self._refresh = refresh
+    def __init__(self, look: Callable[[], dict[str, bool]], stopping: asyncio.Event) -> None:
+        self._look = look
+        self._stopping = stopping
 
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 (the contract)
-        await self._refresh()
-        return await super().Check(request, context)
+    def _status(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus:
+        serving = self._look().get(service)
+        if serving is None:
+            return health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        if serving and not self._stopping.is_set():
+            return health_pb2.HealthCheckResponse.SERVING
+        return health_pb2.HealthCheckResponse.NOT_SERVING
+
+    async def Check(  # noqa: N802 (the contract)
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> health_pb2.HealthCheckResponse:
+        status = self._status(request.service)
+        if status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service}")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def Watch(  # noqa: N802 (the contract)
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        last = None
+        while True:
+            stopping = self._stopping.is_set()
+            status = self._status(request.service)
+            if status != last:
+                yield health_pb2.HealthCheckResponse(status=status)
+                last = status
+            if stopping:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_S):
+                    await self._stopping.wait()
 
 
 class GrpcServer:
@@ -53,9 +83,18 @@ class GrpcServer:
         predictions: scores events.
         features: reads features.
         state: of this process: what gRPC health says of scoring.
+        share_port: whether other processes listen on the same port.
     """
 
-    def __init__(self, address: str, predictions: PredictionService, features: FeatureService, state: Health) -> None:
+    def __init__(
+        self,
+        address: str,
+        predictions: PredictionService,
+        features: FeatureService,
+        state: Health,
+        *,
+        share_port: bool = False,
+    ) -> None:
         interceptors: list[Any] = []
         if telemetry.enabled():
             from opentelemetry.instrumentation import grpc as instrumentation
@@ -66,21 +105,22 @@ class GrpcServer:
             interceptors=interceptors,
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                # A port that is taken is an error, not a second server beside the first.
-                ("grpc.so_reuseport", 0),
+                # A port that is taken is an error, not a second server beside the first: unless it is held for both.
+                ("grpc.so_reuseport", int(share_port)),
                 # A client may make sure that an idle stream still lives; without this it is turned away for it.
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
         self._address = address
+        self._predictions = predictions
         self._state = state
-        self._health: Any = _LiveHealth(self._say)
+        self._stopping = asyncio.Event()
         descriptor = prediction_service_pb2.DESCRIPTOR.services_by_name
         self._names = {name: descriptor[name].full_name for name in SERVICES}
         add_PredictionServiceServicer_to_server(predictions, self._server)
         add_FeatureServiceServicer_to_server(features, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(_LiveHealth(self._serving, self._stopping), self._server)
         reflection.enable_server_reflection(
             (*self._names.values(), health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
@@ -91,7 +131,6 @@ class GrpcServer:
         Raises:
             GrpcServerError: the address cannot be listened on.
         """
-        await self._say()
         try:
             port = self._server.add_insecure_port(self._address)
         except RuntimeError as error:
@@ -99,21 +138,13 @@ class GrpcServer:
         await self._server.start()
         return port
 
-    async def report_health(self) -> None:
-        """Keep gRPC health as this process's state is, until cancelled."""
-        while True:
-            await self._say()
-            await asyncio.sleep(CHECK_S)
-
     async def stop(self, grace_s: float) -> None:
         """Take no new call, and let those under way finish within the grace."""
-        await self._health.enter_graceful_shutdown()
+        self._stopping.set()
+        self._predictions.end_streams()
         await self._server.stop(grace_s)
 
-    async def _say(self) -> None:
+    def _serving(self) -> dict[str, bool]:
         ready = self._state.ready
-        serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", self._names["PredictionService"]):
-            await self._health.set(name, serving if ready else not_serving)
         # Features need no model.
-        await self._health.set(self._names["FeatureService"], serving)
+        return {"": ready, self._names["PredictionService"]: ready, self._names["FeatureService"]: True}

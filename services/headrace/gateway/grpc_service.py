@@ -43,6 +43,7 @@ from headrace.v1.prediction_service_pb2_grpc import FeatureServiceServicer, Pred
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 
+STOPPING = "the gateway is stopping; call again"
 FAILED = CallStatus(grpc.StatusCode.INTERNAL, "the gateway failed; its log says more")
 
 
@@ -100,6 +101,12 @@ class PredictionService(PredictionServiceServicer):
         self._deployed = deployed
         self._calls = calls
         self._stream_in_flight = stream_in_flight
+        self._streams: set[asyncio.Task[None]] = set()
+
+    def end_streams(self) -> None:
+        """Take in nothing more from the streams; each ends when it has its answers, with UNAVAILABLE."""
+        for taking in self._streams:
+            taking.cancel()
 
     async def Predict(self, request: PredictRequest, context: Context) -> PredictResponse:  # noqa: N802 (the contract)
         """Score one event."""
@@ -122,12 +129,22 @@ class PredictionService(PredictionServiceServicer):
         async def answer(request: PredictRequest) -> None:
             await answers.put(await self._of_stream(request, context))
 
+        async def take(under_way: asyncio.TaskGroup) -> None:
+            async for request in request_iterator:
+                # Given back when the answer is written: a client that does not read is not read from.
+                await room.acquire()
+                under_way.create_task(answer(request))
+
+        cut_short = False
+
         async def read() -> None:
+            nonlocal cut_short
             async with asyncio.TaskGroup() as under_way:
-                async for request in request_iterator:
-                    # Given back when the answer is written: a client that does not read is not read from.
-                    await room.acquire()
-                    under_way.create_task(answer(request))
+                taking = under_way.create_task(take(under_way))
+                self._streams.add(taking)
+                await asyncio.wait({taking})
+                self._streams.discard(taking)
+            cut_short = taking.cancelled()
             await answers.put(None)
 
         reading = asyncio.create_task(read(), name="stream-predict")
@@ -142,6 +159,8 @@ class PredictionService(PredictionServiceServicer):
                     continue
                 one = ready.result()
                 if one is None:
+                    if cut_short:
+                        await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
                     return
                 yield one
                 room.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from typing import Any
 
 from headrace.platform.errors import OperatorError
 
@@ -73,7 +74,7 @@ async def reserve(host: str, port: int, *, patience_s: float) -> PortReservation
         await asyncio.sleep(RETRY_S)
 
 
-def _bound(family: int, address: tuple[str | int, ...], option: int) -> socket.socket:
+def _bound(family: int, address: tuple[Any, ...], option: int) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, option, 1)

@@ -27,14 +27,17 @@ from headrace.gateway.routing import Routing
 from headrace.gateway.scoring import FeatureBatcher, LogBatcher, ModelBatcher, Scoring
 from headrace.gateway.settings import GatewaySettings
 from headrace.gateway.spool import Spool
+from headrace.gateway.spool_adoption import SpoolAdoption
+from headrace.gateway.spool_directories import spools_of
 from headrace.gateway.spool_shipping import SpoolShipping
 from headrace.gateway.triton import TritonClient
+from headrace.gateway.warm_up import WarmUp
 from headrace.pipeline.state import compile_plan
 from headrace.platform import redis
 from headrace.platform.artifacts import ArtifactStore
 from headrace.platform.event_codec import CheckedEvent
 from headrace.platform.feature_state import FeatureStateReader
-from headrace.platform.health import Health
+from headrace.platform.health import Component, Health
 from headrace.platform.leases import Leases
 from headrace.platform.lifecycle import Deadline
 from headrace.platform.logging import get_logger
@@ -85,15 +88,10 @@ class GatewayService:
         self._routes = RouteLog(
             settings.kafka_bootstrap, self._topics, self._routing, self._models, health.component("routes")
         )
-        self._shipping = SpoolShipping(
-            settings.kafka_bootstrap,
-            self._topics,
-            settings.instance,
-            settings.spool_ship_ms / 1000,
-            health.component("spool"),
-        )
+        self._shipping = self._shipping_of(settings.instance, health.component("spool"))
+        self._warm = health.component("warm-up")
+        self._warm.starting("the model has not answered yet")
         self._assignment = health.component("assignment") if settings.kafka_scorer else None
-        self._stopping = asyncio.Event()
         self._scorer: KafkaScorer | None = None
         self._scoring_task: asyncio.Task[None] | None = None
         self._spool: Spool | None = None
@@ -124,8 +122,16 @@ class GatewayService:
             breaker=breaker,
         )
         self._lease = LeaseRenewal(Leases(self._redis, self._deployed), settings.instance, self._routing, breaker)
+        spools = spools_of(settings.state_dir, self._deployed)
+        self._adoption = SpoolAdoption(
+            spools,
+            settings.instance_group or settings.instance,
+            settings.instance,
+            records,
+            lambda name: self._shipping_of(name, Component(name)),
+        )
         self._spool = Spool(
-            settings.state_dir / "gateway" / self._deployed / settings.instance if settings.durable_log else None,
+            spools / settings.instance if settings.durable_log else None,
             limit_bytes=settings.spool_bytes,
             position=await self._shipping.position(),
             changed=self._shipping.changed,
@@ -139,7 +145,7 @@ class GatewayService:
             timeout_s=timeout_s,
             breaker=breaker,
         )
-        await self._warm_up(reading)
+        await self._read_once(reading)
         inference = Inference(self._routing, self._triton, self._models)
         window_s, queued = settings.batch_window_ms / 1000, settings.queue_rows
         self._features: FeatureBatcher = Batcher(
@@ -186,17 +192,35 @@ class GatewayService:
                 heartbeat,
                 settings.score_batch_records,
             )
+        self._warm_up = WarmUp(scoring.score, self._routing, self._models, len(self._pipeline.feature_names))
         calls = Calls(settings.request_timeout_s)
         self._server = GrpcServer(
             f"{settings.grpc_host}:{settings.grpc_port}",
             PredictionService(scoring, self._deployed, calls, settings.stream_in_flight),
             FeatureService(scoring, self._deployed, calls),
             self._health,
+            share_port=bool(settings.instance_group),
         )
-        port = await self._server.start()
-        self._log.info("gateway listening", grpc_host=settings.grpc_host, grpc_port=port, pipeline=self._deployed)
+        if not settings.instance_group:
+            await self._listen()
 
-    async def _warm_up(self, reading: FeatureReading) -> None:
+    def _shipping_of(self, instance: str, component: Component) -> SpoolShipping:
+        settings = self._settings
+        return SpoolShipping(settings.kafka_bootstrap, self._topics, instance, settings.spool_ship_ms / 1000, component)
+
+    async def _listen(self) -> None:
+        assert self._server is not None
+        port = await self._server.start()
+        self._log.info("gateway listening", grpc_host=self._settings.grpc_host, grpc_port=port, pipeline=self._deployed)
+
+    async def _become_ready(self) -> None:
+        await self._warm_up.run()
+        if self._settings.instance_group:
+            # Only now: who listens on a shared port gets a share of its callers, whether it can answer or not.
+            await self._listen()
+        self._warm.ready()
+
+    async def _read_once(self, reading: FeatureReading) -> None:
         """Connect to Redis and evaluate once, so that the first caller does not pay for it."""
         nobody = CheckedEvent(
             "warm-up",
@@ -220,7 +244,9 @@ class GatewayService:
                 tasks.create_task(self._lease.run(), name="lease")
                 tasks.create_task(self._triton.run(), name="triton")
                 tasks.create_task(self._shipping.run(self._spool), name="spool-shipping")
-                tasks.create_task(self._server.report_health(), name="grpc-health")
+                tasks.create_task(self._become_ready(), name="warm-up")
+                if self._settings.durable_log:
+                    tasks.create_task(self._adoption.run(), name="spool-adoption")
                 if self._scorer is not None:
                     self._scoring_task = tasks.create_task(self._scorer.run(), name="kafka-scorer")
         except BaseExceptionGroup as group:

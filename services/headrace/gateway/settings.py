@@ -23,9 +23,16 @@ class GatewaySettings(Settings):
     grpc_port: int = Field(default=15051, ge=0, le=65535)
     """Port to serve gRPC on; 0 takes a free one."""
 
+    processes: int = Field(default=1, ge=1, le=64)
+    """Processes that serve the port together, each with a core of its own to use. With more than one, this process
+    starts and watches them, and they are the gateways: named `<instance>-<n>`, with a spool each."""
+
     instance: str = Field(default="0", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$")
     """Name of this process among the gateways of a deployed pipeline. It must be the same after a restart, and two
     processes must never share one: the spool and the transactional ids go by it."""
+
+    instance_group: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,40})?$")
+    """Set for each of several processes by the one that starts them: its own instance name."""
 
     kafka_scorer: bool = True
     """Whether this process also scores `vectors`."""
