@@ -12,6 +12,8 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from headrace.gateway.access_door import Door
+from headrace.gateway.access_grpc import GrpcAccess, add_reflection, connection_options, server_credentials
 from headrace.gateway.grpc_service import STOPPING, Context, FeatureService, PredictionService
 from headrace.platform import telemetry
 from headrace.platform.errors import OperatorError
@@ -55,7 +57,7 @@ class _LiveHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     ) -> health_pb2.HealthCheckResponse:
         status = self._status(request.service)
         if status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service}")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service[:100]!r}")
         return health_pb2.HealthCheckResponse(status=status)
 
     async def Watch(  # noqa: N802 (the contract)
@@ -83,6 +85,7 @@ class GrpcServer:
         predictions: scores events.
         features: reads features.
         state: of this process: what gRPC health says of scoring.
+        door: who is let in, and by what certificate.
         share_port: whether other processes listen on the same port.
     """
 
@@ -92,6 +95,7 @@ class GrpcServer:
         predictions: PredictionService,
         features: FeatureService,
         state: Health,
+        door: Door,
         *,
         share_port: bool = False,
     ) -> None:
@@ -110,9 +114,11 @@ class GrpcServer:
                 # A client may make sure that an idle stream still lives; without this it is turned away for it.
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
+                *connection_options(door.settings),
             ],
         )
         self._address = address
+        self._certificates = door.certificates
         self._predictions = predictions
         self._state = state
         self._stopping = asyncio.Event()
@@ -121,8 +127,10 @@ class GrpcServer:
         add_PredictionServiceServicer_to_server(predictions, self._server)
         add_FeatureServiceServicer_to_server(features, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(_LiveHealth(self._serving, self._stopping), self._server)
-        reflection.enable_server_reflection(
-            (*self._names.values(), health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        add_reflection(
+            (*self._names.values(), health.SERVICE_NAME, reflection.SERVICE_NAME),
+            GrpcAccess(door.control),
+            self._server,
         )
 
     async def start(self) -> int:
@@ -132,7 +140,10 @@ class GrpcServer:
             GrpcServerError: the address cannot be listened on.
         """
         try:
-            port = self._server.add_insecure_port(self._address)
+            if self._certificates is None:
+                port = self._server.add_insecure_port(self._address)
+            else:
+                port = self._server.add_secure_port(self._address, server_credentials(self._certificates))
         except RuntimeError as error:
             raise GrpcServerError(f"cannot listen for gRPC on {self._address}") from error
         await self._server.start()

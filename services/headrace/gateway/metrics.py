@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from headrace.platform.metrics import counter, gauge, histogram
+from headrace.v1.prediction_pb2 import ROLE_REPEAT, Channel, Degradation, Role
 
 ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -14,6 +17,10 @@ DEGRADED = counter("gateway_degraded_answers", "Answers that something was missi
 REPEATS = counter("gateway_repeats", "Events that were answered before.", ("channel",))
 REQUESTS = counter("gateway_requests", "gRPC calls, by method and status.", ("method", "status"))
 REQUEST_TIME = histogram("gateway_request_seconds", "Time of a gRPC call.", ("method",))
+SHADOW_ROWS = counter("gateway_shadow_rows", "Rows that a shadow version scored.")
+SHED_SHADOW_ROWS = counter(
+    "gateway_shed_shadow_rows", "Rows that no shadow version scored, for want of room or of a model."
+)
 SPOOL_BYTES = gauge("gateway_spool_bytes", "Answers that wait to be shipped to Kafka.")
 SHIPPED = counter("gateway_shipped_records", "Predictions and events shipped from the spool.")
 SHIPPING_FAILURES = counter("gateway_shipping_failures", "Attempts to ship that failed and are made again.")
@@ -28,3 +35,51 @@ LEFT_OUT = counter(
     "gateway_left_out_versions", "Canaries and shadows of other features than are computed here.", ("route",)
 )
 TRITON_AWAY = gauge("gateway_triton_away_ratio", "Share of the Triton servers that are away.")
+TRITON_EJECTIONS = counter(
+    "gateway_triton_ejections", "Times a Triton server was left alone, by reason: away, slow.", ("server", "reason")
+)
+TRITON_RETRIES = counter("gateway_triton_retries", "Batches sent to another Triton server, by reason.", ("reason",))
+TRITON_HEDGES = counter("gateway_triton_hedges", "Batches sent to a second server before the first had answered.")
+TRITON_OUTSTANDING = gauge("gateway_triton_outstanding_rows", "Rows sent and not answered.", ("server",))
+TRITON_MISMATCHES = gauge(
+    "gateway_triton_mismatched_versions",
+    "Versions refused because the server's model takes other features.",
+    ("server",),
+)
+_BY_MODEL = ("server", "model")
+TRITON_REQUESTS = counter(
+    "gateway_triton_requests", "Requests that Triton has answered, to all its clients.", (*_BY_MODEL, "result")
+)
+TRITON_ROWS = counter("gateway_triton_rows", "Rows that Triton has scored, for all its clients.", _BY_MODEL)
+TRITON_EXECUTIONS = counter(
+    "gateway_triton_executions", "Runs of a model in Triton, each for one or more requests.", _BY_MODEL
+)
+TRITON_STAGE_TIME = counter(
+    "gateway_triton_stage_seconds",
+    "Time that requests spent in Triton, by stage: queue, input, infer, output.",
+    (*_BY_MODEL, "stage"),
+)
+ACCESS_DENIED = counter("gateway_access_denied", "Calls that were denied, by method and reason.", ("method", "reason"))
+ACCESS_RELOAD_FAILURES = counter("gateway_access_reload_failures", "Changed access files that were not fit for use.")
+CERTIFICATE_EXPIRY = gauge("gateway_certificate_expiry_seconds", "When the certificate in use ends, as Unix time.")
+
+
+def count_answers(
+    channel: Channel.ValueType, role: Role.ValueType, count: int, degradations: Iterable[Degradation.ValueType] = ()
+) -> None:
+    """Count answers that went out together.
+
+    Args:
+        channel: by which way.
+        role: answer or repeat.
+        count: how many.
+        degradations: what was missing for each of them.
+    """
+    if not count:
+        return
+    way = Channel.Name(channel).removeprefix("CHANNEL_").lower()
+    ANSWERS.labels(way, Role.Name(role).removeprefix("ROLE_").lower()).inc(count)
+    if role == ROLE_REPEAT:
+        REPEATS.labels(way).inc(count)
+    for missing in degradations:
+        DEGRADED.labels(Degradation.Name(missing).removeprefix("DEGRADATION_").lower()).inc(count)

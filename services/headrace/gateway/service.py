@@ -9,6 +9,7 @@ from functools import partial
 
 from redis.exceptions import RedisError
 
+from headrace.gateway.access_door import Door
 from headrace.gateway.answer_log import AnswerLog
 from headrace.gateway.answer_records import AnswerRecords, LocalRecords
 from headrace.gateway.batching import Batcher
@@ -73,6 +74,7 @@ class GatewayService:
     Raises:
         PipelineLoadError: the pipeline cannot be loaded.
         KeyFileError: the key that models are verified with is not a key.
+        DoorError, AccessFileError, TlsError: the settings of the door, or the files they name, are not fit.
     """
 
     def __init__(self, settings: GatewaySettings, health: Health) -> None:
@@ -81,6 +83,7 @@ class GatewayService:
         self._pipeline = load_pipeline(settings.pipeline)
         self._plan = compile_plan(self._pipeline)
         self._deployed = deployed_name(self._pipeline.name, settings.namespace)
+        self._door = Door(settings, self._deployed, (settings.grpc_host,))
         self._topics = Topics(self._deployed, definition=settings.definition)
         self._log = get_logger()
         self._routing = Routing(self._pipeline.features_fingerprint)
@@ -199,6 +202,7 @@ class GatewayService:
             PredictionService(scoring, self._deployed, calls, settings.stream_in_flight),
             FeatureService(scoring, self._deployed, calls),
             self._health,
+            self._door,
             share_port=bool(settings.instance_group),
         )
         if not settings.instance_group:
@@ -242,6 +246,7 @@ class GatewayService:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._routes.run(), name="routes")
                 tasks.create_task(self._lease.run(), name="lease")
+                tasks.create_task(self._door.control.run(), name="access")
                 tasks.create_task(self._triton.run(), name="triton")
                 tasks.create_task(self._shipping.run(self._spool), name="spool-shipping")
                 tasks.create_task(self._become_ready(), name="warm-up")

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from headrace.platform.settings import Settings
+from headrace.gateway.access_settings import DoorSettings
 
 
-class GatewaySettings(Settings):
+class GatewaySettings(DoorSettings):
     """Settings of the gateway, `HEADRACE_GATEWAY_<FIELD>`, beside the shared ones."""
 
     service: ClassVar[str] = "gateway"
