@@ -11,7 +11,8 @@ from google.protobuf import json_format
 
 from headrace.cli.errors import UserError
 from headrace.client import CallError, EventInput, PredictionClient
-from headrace.client.calls import DEFAULT_TARGET, DEFAULT_TIMEOUT_S
+from headrace.client.targets import DEFAULT_TARGET
+from headrace.client.thread_client import DEFAULT_TIMEOUT_S
 
 
 @click.command()

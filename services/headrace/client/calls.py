@@ -1,241 +1,180 @@
-"""The gateway's methods, for threads and for asyncio. Answers are the messages of `headrace.v1`."""
+"""The gateway's methods, described once for every transport: which method, which request, until when. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-import grpc
-import grpc.aio
+from google.protobuf.message import Message
 
-from headrace.client.errors import call_error
+from headrace.client.deadlines import Deadline
 from headrace.client.requests import (
-    EventInput,
+    AnyEvent,
+    CallOptions,
+    ColumnValues,
     FieldValue,
-    Time,
+    Times,
+    Timing,
     batch_request,
-    features_request,
-    options,
-    predict_request,
+    predict_options,
 )
+from headrace.client.schema import Schema
+from headrace.v1.event_pb2 import Event
 from headrace.v1.prediction_service_pb2 import (
+    DescribePipelineRequest,
+    DescribePipelineResponse,
+    GetFeaturesRequest,
     GetFeaturesResponse,
+    PredictBatchRequest,
     PredictBatchResponse,
+    PredictOptions,
+    PredictRequest,
     PredictResponse,
     StreamPredictResponse,
 )
-from headrace.v1.prediction_service_pb2_grpc import FeatureServiceStub, PredictionServiceStub
 
-if TYPE_CHECKING:
-    from typing import Self
-
-DEFAULT_TARGET = "127.0.0.1:15051"
-DEFAULT_TIMEOUT_S = 5.0
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
 
 
-class PredictionClient:
-    """Calls a gateway; safe to share between threads. Use it as a context manager, or close it.
+@dataclass(frozen=True)
+class Method(Generic[Q, A]):
+    """A method of the contract.
 
-    Args:
-        target: gRPC address, host:port.
-        pipeline: deployed pipeline name; empty means the only one that the gateway serves.
-        timeout_s: deadline of each call, in seconds; a stream has none.
+    Attributes:
+        service: full name of its service.
+        name: of the method.
+        request: its request.
+        answer: its answer, or one of them.
     """
 
-    def __init__(
-        self, target: str = DEFAULT_TARGET, *, pipeline: str = "", timeout_s: float = DEFAULT_TIMEOUT_S
-    ) -> None:
-        self._pipeline = pipeline
-        self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(target)
-        self._predictions = PredictionServiceStub(self._channel)
-        self._features = FeatureServiceStub(self._channel)
+    service: str
+    name: str
+    request: type[Q]
+    answer: type[A]
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def path(self) -> str:
+        """As gRPC names it."""
+        return f"/{self.service}/{self.name}"
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._channel.close()
+PREDICTIONS = "headrace.v1.PredictionService"
+FEATURES = "headrace.v1.FeatureService"
 
-    def predict(
-        self,
-        event: EventInput,
-        *,
-        ingest: bool = False,
-        explain: bool = False,
-        overrides: Mapping[str, float] | None = None,
-        model_version: str = "",
-    ) -> PredictResponse:
-        """Score one event.
+PREDICT = Method(PREDICTIONS, "Predict", PredictRequest, PredictResponse)
+PREDICT_BATCH = Method(PREDICTIONS, "PredictBatch", PredictBatchRequest, PredictBatchResponse)
+STREAM_PREDICT = Method(PREDICTIONS, "StreamPredict", PredictRequest, StreamPredictResponse)
+GET_FEATURES = Method(FEATURES, "GetFeatures", GetFeaturesRequest, GetFeaturesResponse)
+DESCRIBE_PIPELINE = Method(FEATURES, "DescribePipeline", DescribePipelineRequest, DescribePipelineResponse)
 
-        Args:
-            event: the event.
-            ingest: also append the event to `events`; it updates the features and is not scored a second time.
-            explain: return the features.
-            overrides: values to use instead of computed features, by name.
-            model_version: the version to use; empty for the routed one.
+UNARY: tuple[Method[Message, Message], ...] = (PREDICT, PREDICT_BATCH, GET_FEATURES, DESCRIBE_PIPELINE)  # type: ignore[assignment]
+"""What may be retried by gRPC itself."""
 
-        Raises:
-            CallError: there is no answer.
-        """
-        asked = options(ingest=ingest, explain=explain, overrides=overrides, model_version=model_version)
-        request = predict_request(self._pipeline, event, asked)
-        try:
-            return self._predictions.Predict(request, timeout=self._timeout_s)
-        except grpc.RpcError as error:
-            raise call_error(error) from error
+
+Shape = tuple[int, tuple[tuple[str, bool], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Q, A]):
+    """One call that is about to be made.
+
+    Attributes:
+        method: which.
+        request: of the caller.
+        deadline: until when.
+    """
+
+    method: Method[Q, A]
+    request: Q
+    deadline: Deadline
+
+
+class CallBuilder:
+    """Calls from plain Python values.
+
+    Args:
+        pipeline: deployed pipeline name; empty means the only one that the gateway serves.
+        timeout_s: of a call that names none, in seconds.
+        schema: checks and packs events; None sends them by names, for the gateway to check.
+    """
+
+    def __init__(self, pipeline: str, timeout_s: float, schema: Schema | None) -> None:
+        self.pipeline = pipeline
+        self.timeout_s = timeout_s
+        self.schema = schema
+
+    def deadline(self, timing: Timing | CallOptions) -> Deadline:
+        """When a call must have ended."""
+        given = timing.get("deadline")
+        timeout_s = timing.get("timeout_s")
+        if timeout_s is None and given is not None:
+            return given
+        return Deadline.after(self.timeout_s if timeout_s is None else timeout_s).earlier(given)
+
+    def event(self, event: AnyEvent) -> Event:
+        """An event as it travels."""
+        if isinstance(event, Event):
+            return event
+        return self.schema.pack(event) if self.schema is not None else event.message()
+
+    def predict_request(self, event: AnyEvent, options: PredictOptions) -> PredictRequest:
+        """For `Predict` and `StreamPredict`."""
+        return PredictRequest(pipeline=self.pipeline, event=self.event(event), options=options)
+
+    def predict(self, event: AnyEvent, asked: CallOptions) -> Call[PredictRequest, PredictResponse]:
+        """Score one event."""
+        return Call(PREDICT, self.predict_request(event, predict_options(asked)), self.deadline(asked))
 
     def predict_batch(
         self,
         event_ids: Sequence[str],
-        times: Sequence[Time],
-        columns: Mapping[str, Sequence[FieldValue]],
-        *,
-        ingest: bool = False,
-        explain: bool = False,
-        overrides: Mapping[str, float] | None = None,
-        model_version: str = "",
-    ) -> PredictBatchResponse:
-        """Score many events, given as columns; see `predict` for the options.
+        times: Times,
+        columns: Mapping[str, ColumnValues],
+        asked: CallOptions,
+    ) -> Call[PredictBatchRequest, PredictBatchResponse]:
+        """Score many events, given as columns."""
+        request = batch_request(self.pipeline, event_ids, times, columns, predict_options(asked))
+        return Call(PREDICT_BATCH, request, self.deadline(asked))
 
-        Args:
-            event_ids: ids of at most 4,096 events.
-            times: when they happened.
-            columns: one value per event for each field.
-            ingest: as in `predict`.
-            explain: as in `predict`.
-            overrides: as in `predict`, for all events.
-            model_version: as in `predict`.
+    def predict_events(
+        self, events: Sequence[Event], options: PredictOptions, deadline: Deadline
+    ) -> Call[PredictBatchRequest, PredictBatchResponse]:
+        """Score many events that have the same shape: see `shape_of`."""
+        columns: Mapping[str, ColumnValues]
+        if events[0].schema_fingerprint:
+            assert self.schema is not None
+            columns = self.schema.columns(events)
+        else:
+            columns = {name: [_plain(event, name) for event in events] for name in events[0].fields.fields}
+        event_ids = [event.event_id for event in events]
+        times = [event.event_time_us for event in events]
+        return Call(PREDICT_BATCH, batch_request(self.pipeline, event_ids, times, columns, options), deadline)
 
-        Raises:
-            CallError: there is no answer.
-            ValueError: a column mixes text and numbers, or a time has no zone.
-        """
-        asked = options(ingest=ingest, explain=explain, overrides=overrides, model_version=model_version)
-        request = batch_request(self._pipeline, event_ids, times, columns, asked)
-        try:
-            return self._predictions.PredictBatch(request, timeout=self._timeout_s)
-        except grpc.RpcError as error:
-            raise call_error(error) from error
+    def features(self, event: AnyEvent, timing: Timing) -> Call[GetFeaturesRequest, GetFeaturesResponse]:
+        """The features of one event."""
+        request = GetFeaturesRequest(pipeline=self.pipeline, event=self.event(event))
+        return Call(GET_FEATURES, request, self.deadline(timing))
 
-    def stream_predict(
-        self, events: Iterable[EventInput], *, ingest: bool = False, explain: bool = False
-    ) -> Iterator[StreamPredictResponse]:
-        """Score a stream of events. Answers come in any order; an event that is wrong has its error as an answer.
-
-        Raises:
-            CallError: the stream broke.
-        """
-        asked = options(ingest=ingest, explain=explain, overrides=None, model_version="")
-        try:
-            yield from self._predictions.StreamPredict(predict_request(self._pipeline, one, asked) for one in events)
-        except grpc.RpcError as error:
-            raise call_error(error) from error
-
-    def features(self, event: EventInput) -> GetFeaturesResponse:
-        """The features of an event, evaluated now.
-
-        Raises:
-            CallError: there is no answer.
-        """
-        try:
-            return self._features.GetFeatures(features_request(self._pipeline, event), timeout=self._timeout_s)
-        except grpc.RpcError as error:
-            raise call_error(error) from error
+    def describe(self, timing: Timing) -> Call[DescribePipelineRequest, DescribePipelineResponse]:
+        """What the gateway serves."""
+        return Call(DESCRIBE_PIPELINE, DescribePipelineRequest(pipeline=self.pipeline), self.deadline(timing))
 
 
-class AsyncPredictionClient:
-    """The same for asyncio: make it in the event loop that it is used in.
+def shape_of(event: Event) -> Shape:
+    """What events must have in common to be columns of one call: the schema that they are packed by, or their fields.
 
-    Args:
-        target: gRPC address, host:port.
-        pipeline: deployed pipeline name; empty means the only one that the gateway serves.
-        timeout_s: deadline of each call, in seconds; a stream has none.
+    An event with a field too many or of another type is then refused alone.
     """
+    if event.schema_fingerprint:
+        return event.schema_fingerprint, ()
+    fields = sorted((name, value.HasField("string_value")) for name, value in event.fields.fields.items())
+    return 0, tuple(fields)
 
-    def __init__(
-        self, target: str = DEFAULT_TARGET, *, pipeline: str = "", timeout_s: float = DEFAULT_TIMEOUT_S
-    ) -> None:
-        self._pipeline = pipeline
-        self._timeout_s = timeout_s
-        self._channel = grpc.aio.insecure_channel(target)
-        # The stubs are typed for threads; over this channel their methods are awaited.
-        self._predictions: Any = PredictionServiceStub(self._channel)
-        self._features: Any = FeatureServiceStub(self._channel)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._channel.close()
-
-    async def predict(
-        self,
-        event: EventInput,
-        *,
-        ingest: bool = False,
-        explain: bool = False,
-        overrides: Mapping[str, float] | None = None,
-        model_version: str = "",
-    ) -> PredictResponse:
-        """Score one event; see `PredictionClient.predict`."""
-        asked = options(ingest=ingest, explain=explain, overrides=overrides, model_version=model_version)
-        request = predict_request(self._pipeline, event, asked)
-        try:
-            answer: PredictResponse = await self._predictions.Predict(request, timeout=self._timeout_s)
-        except grpc.RpcError as error:
-            raise call_error(error) from error
-        return answer
-
-    async def predict_batch(
-        self,
-        event_ids: Sequence[str],
-        times: Sequence[Time],
-        columns: Mapping[str, Sequence[FieldValue]],
-        *,
-        ingest: bool = False,
-        explain: bool = False,
-        overrides: Mapping[str, float] | None = None,
-        model_version: str = "",
-    ) -> PredictBatchResponse:
-        """Score many events, given as columns; see `PredictionClient.predict_batch`."""
-        asked = options(ingest=ingest, explain=explain, overrides=overrides, model_version=model_version)
-        request = batch_request(self._pipeline, event_ids, times, columns, asked)
-        try:
-            answer: PredictBatchResponse = await self._predictions.PredictBatch(request, timeout=self._timeout_s)
-        except grpc.RpcError as error:
-            raise call_error(error) from error
-        return answer
-
-    async def stream_predict(
-        self, events: AsyncIterable[EventInput], *, ingest: bool = False, explain: bool = False
-    ) -> AsyncIterator[StreamPredictResponse]:
-        """Score a stream of events; see `PredictionClient.stream_predict`."""
-        asked = options(ingest=ingest, explain=explain, overrides=None, model_version="")
-
-        async def requests() -> AsyncIterator[Any]:
-            async for one in events:
-                yield predict_request(self._pipeline, one, asked)
-
-        try:
-            async for answer in self._predictions.StreamPredict(requests()):
-                yield answer
-        except grpc.RpcError as error:
-            raise call_error(error) from error
-
-    async def features(self, event: EventInput) -> GetFeaturesResponse:
-        """The features of an event, evaluated now; see `PredictionClient.features`."""
-        request = features_request(self._pipeline, event)
-        try:
-            answer: GetFeaturesResponse = await self._features.GetFeatures(request, timeout=self._timeout_s)
-        except grpc.RpcError as error:
-            raise call_error(error) from error
-        return answer
+def _plain(event: Event, name: str) -> FieldValue:
+    value = event.fields.fields[name]
+    kind = value.WhichOneof("kind")
+    plain: FieldValue = getattr(value, kind) if kind in {"string_value", "number_value", "bool_value"} else None
+    return plain

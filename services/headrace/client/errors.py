@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from headrace.client.violations import Violation
+
 DETAILS_KEY = "grpc-status-details-bin"
 RETRIABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
-
-
-class Violation(NamedTuple):
-    """One thing that is wrong with a request."""
-
-    field: str
-    """Path of the field, for example "event.fields.amount_cents"."""
-    description: str
-    """What is wrong and what is allowed."""
 
 
 class CallError(Exception):
@@ -70,3 +63,15 @@ def call_error(error: grpc.RpcError) -> CallError:
             elif detail.Unpack(retry):
                 retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
     return CallError(code, message or "", tuple(violations), retry_after_s)
+
+
+def deadline_passed() -> CallError:
+    """For a call that is not made, since its deadline has passed."""
+    return CallError(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline had passed before the call was made")
+
+
+def can_reconnect(failure: CallError) -> bool:
+    """Whether a stream that broke so is worth opening again: its events are safe to send again."""
+    # Which of them it is when a gateway ends depends on the moment.
+    ended = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
+    return failure.code in ended or (failure.code is grpc.StatusCode.UNKNOWN and "Stream removed" in failure.message)

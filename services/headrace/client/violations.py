@@ -1,0 +1,30 @@
+"""What is wrong with a request, found before it is sent or said by the gateway. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Violation(NamedTuple):
+    """One thing that is wrong with a request."""
+
+    field: str
+    """Path of the field, for example "event.fields.amount_cents"."""
+    description: str
+    """What is wrong and what is allowed."""
+
+
+class InvalidInputError(ValueError):
+    """Events that the gateway would refuse; nothing was sent.
+
+    Attributes:
+        violations: what is wrong, at least one.
+    """
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__(tuple(violations))
+        self.violations = tuple(violations)
+
+    def __str__(self) -> str:
+        return "; ".join(f"{one.field}: {one.description}" for one in self.violations)
