@@ -1,17 +1,12 @@
-"""The options that the parts share, and how a part is run by itself."""
+"""The options that the parts share."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
-from loadtests import bench
-from loadtests.figures import Figure
-
-PACKAGES = ("grpcio", "tritonclient", "aiokafka", "redis", "protobuf", "numpy", "uvloop")
 EVENTS = 100_000
 QUICK_EVENTS = 5_000
 SOAK_S = 600.0
@@ -40,9 +35,6 @@ class Options:
     soak_s: float
 
 
-Measure = Callable[[Options], Coroutine[Any, Any, list[Figure]]]
-
-
 def parse(description: str, arguments: Sequence[str] | None = None) -> Options:
     """Options from the command line."""
     parser = argparse.ArgumentParser(description=description)
@@ -65,14 +57,3 @@ def parse(description: str, arguments: Sequence[str] | None = None) -> Options:
         profile=given.profile,
         soak_s=given.soak_s,
     )
-
-
-def part(name: str, measure: Measure) -> None:
-    """Run one part by itself: its table, and `.run/bench/gateway-<part>.json`."""
-    raise SystemExit(run(f"gateway-{name}", {name: measure}, parse(f"The gateway: {name}.")))
-
-
-def run(area: str, measures: Mapping[str, Measure], options: Options) -> int:
-    """Run parts with these options; returns the exit status."""
-    parts = {name: partial(measure, options) for name, measure in measures.items()}
-    return bench.run(area, parts, packages=PACKAGES, controls=False)

@@ -233,9 +233,9 @@ class Deployment:
         return answer
 
 
-@asynccontextmanager
-async def deployment(options: Options, cores: frozenset[int]) -> AsyncIterator[Deployment]:
-    """A deployed pipeline on servers of its own while the block runs.
+@contextmanager
+def deployment(options: Options, cores: frozenset[int]) -> Iterator[Deployment]:
+    """A pipeline on servers of its own, yet to be created, while the block runs.
 
     Args:
         options: of the run.
@@ -244,7 +244,7 @@ async def deployment(options: Options, cores: frozenset[int]) -> AsyncIterator[D
     plan = compile_plan(load_pipeline(PIPELINE))
     made = Records(plan.pipeline, payments(options.events))
     with servers(cores, triton=True) as kept:
-        one = Deployment(
+        yield Deployment(
             kept,
             create_key_pair(kept.directory / "keys"),
             cores,
@@ -254,8 +254,6 @@ async def deployment(options: Options, cores: frozenset[int]) -> AsyncIterator[D
             Requests(plan.pipeline, made, deployed_name(plan.pipeline.name, NAMESPACE)),
             learned_model(plan),
         )
-        await one.create()
-        yield one
 
 
 def learned_model(plan: FeaturePlan) -> bytes:

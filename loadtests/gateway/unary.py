@@ -9,34 +9,33 @@ import statistics
 
 from loadtests.figures import Figure, figure
 from loadtests.gateway import ghz
-from loadtests.gateway.arguments import Options, part
+from loadtests.gateway.arguments import Options
 from loadtests.gateway.calling import Caller, Server, Sizes, echo, measure_in_turns
-from loadtests.gateway.cores import bench_cores
-from loadtests.gateway.deployment import deployment
+from loadtests.gateway.parts import Bench, part
 from loadtests.gateway.requests import Make
 
 GOAL_OF_ECHO = 0.7
 ECHO = "bare grpc.aio echo"
 
 
-async def unary(options: Options) -> list[Figure]:
+async def unary(bench: Bench) -> list[Figure]:
     """Measure; see the module."""
-    sizes = Sizes.of(options)
-    async with deployment(options, bench_cores()) as deployed:
-        caller = Caller(deployed, with_ghz=ghz.install())
-        figures: list[Figure] = []
-        async with deployed.serving("unary", options.processes) as gateways:
-            answer = await deployed.check(gateways[0])
-            with echo(deployed, answer) as control:
-                shapes: list[tuple[str, Make]] = [
-                    ("packed", deployed.requests.packed),
-                    ("by names", deployed.requests.named),
-                ]
-                for shape, make in shapes:
-                    ours = Server("gateway", gateways[0].address, gateways)
-                    bare = Server("echo", control.address, control.processes)
-                    measure_in_turns(caller, [bare, ours] if options.controls else [ours], make, sizes)
-                    figures += _figures(f"Predict, {shape}, by {caller.name}", ours, bare, options)
+    options, sizes = bench.options, Sizes.of(bench.options)
+    deployed = await bench.deployed()
+    caller = Caller(deployed, with_ghz=ghz.install())
+    figures: list[Figure] = []
+    async with deployed.serving("unary", options.processes) as gateways:
+        answer = await deployed.check(gateways[0])
+        with echo(deployed, answer) as control:
+            shapes: list[tuple[str, Make]] = [
+                ("packed", deployed.requests.packed),
+                ("by names", deployed.requests.named),
+            ]
+            for shape, make in shapes:
+                ours = Server("gateway", gateways[0].address, gateways)
+                bare = Server("echo", control.address, control.processes)
+                measure_in_turns(caller, [bare, ours] if options.controls else [ours], make, sizes)
+                figures += _figures(f"Predict, {shape}, by {caller.name}", ours, bare, options)
     return figures
 
 

@@ -1,0 +1,123 @@
+"""`PredictBatch` of 100 and of 1,000 rows at its top rate, beside a bare Triton client that sends the same batches.
+
+`python -m loadtests.gateway.batch --quick`
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headrace.v1.prediction_service_pb2 import PredictBatchRequest, PredictBatchResponse
+from loadtests.figures import Figure, figure
+from loadtests.gateway.arguments import Options
+from loadtests.gateway.calling import Server, call_by_own_client
+from loadtests.gateway.deployment import Deployment
+from loadtests.gateway.parts import Bench, part
+from loadtests.gateway.requests import read_delimited
+from loadtests.processes import ProcessFailed, finish, module
+
+METHOD = "headrace.v1.PredictionService.PredictBatch"
+GOAL_ROWS_S = {100: 100_000.0}
+MOST_S = 120.0
+CONTROL = "bare Triton client, same batches"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows of a call, calls under way at once, rows of a first run, rounds, seconds of each."""
+
+    rows: Sequence[int]
+    concurrency: Sequence[int]
+    pilot_rows: int
+    rounds: int
+    seconds: float
+
+    @classmethod
+    def of(cls, options: Options) -> Sizes:
+        """For these options."""
+        if options.quick:
+            return cls((100, 1000), (8,), 8000, 1, 1.0)
+        return cls((100, 1000), (4, 16), 20_000, 2, 4.0)
+
+
+async def batch(bench: Bench) -> list[Figure]:
+    """Measure; see the module."""
+    options, sizes = bench.options, Sizes.of(bench.options)
+    deployed = await bench.deployed()
+    figures: list[Figure] = []
+    async with deployed.serving("batch", options.processes) as gateways:
+        server = Server("gateway", gateways[0].address, gateways)
+        for rows in sizes.rows:
+            best = max(
+                (_at(deployed, server, rows, concurrency, sizes, options) for concurrency in sizes.concurrency),
+                key=lambda found: found.rate,
+            )
+            control = (CONTROL, best.control_rate) if best.control_rate else None
+            name = f"PredictBatch of {rows:,} rows"
+            figures += [
+                figure(f"{name}: top rate", best.rate, "rows/s", control=control, least=GOAL_ROWS_S.get(rows)),
+                figure(f"{name}: CPU of the server per row", best.cpu_us, "µs", better="lower"),
+            ]
+    return figures
+
+
+@dataclass(frozen=True)
+class _Found:
+    rate: float
+    cpu_us: float
+    control_rate: float | None
+
+
+def _at(deployed: Deployment, server: Server, rows: int, concurrency: int, sizes: Sizes, options: Options) -> _Found:
+    """Ours and the control in turns, with so many calls under way."""
+    pilot, _ = _ours(deployed, server, rows, concurrency, sizes.pilot_rows)
+    bare_pilot = _control(deployed, rows, concurrency, sizes.pilot_rows) if options.controls else 0.0
+    rates, cpu, bare = [], [], []
+    for _ in range(sizes.rounds):
+        if options.controls:
+            bare.append(_control(deployed, rows, concurrency, round(bare_pilot * sizes.seconds)))
+        rate, cpu_us = _ours(deployed, server, rows, concurrency, round(pilot * sizes.seconds))
+        rates.append(rate)
+        cpu.append(cpu_us)
+    return _Found(statistics.median(rates), statistics.median(cpu), statistics.median(bare) if bare else None)
+
+
+def _ours(deployed: Deployment, server: Server, rows: int, concurrency: int, total: int) -> tuple[float, float]:
+    """Rows a second and CPU time per row.
+
+    Raises:
+        ProcessFailed: a call has failed, or an answer is degraded.
+    """
+    answers = deployed.servers.directory / "answers.bin"
+    made = deployed.requests.batches(max(2 * concurrency, total // rows), rows)
+    before = server.cpu_s()
+    run, _ = call_by_own_client(deployed, server.address, METHOD, made, concurrency, answers)
+    cpu = (server.cpu_s() - before) / (rows * len(made)) * 1e6
+    _check(made, [PredictBatchResponse.FromString(content) for content in read_delimited(answers)])
+    return run.rate * rows, cpu
+
+
+def _check(made: Sequence[PredictBatchRequest], answers: Sequence[PredictBatchResponse]) -> None:
+    sent = {event_id for one in made for event_id in one.event_ids}
+    got = {event_id for one in answers for event_id in one.event_ids}
+    if sent != got:
+        raise ProcessFailed(f"{len(sent)} rows were sent, and {len(got)} answers are not theirs")
+    degraded = [one for one in answers if one.degradations]
+    if degraded:
+        raise ProcessFailed(f"{len(degraded)} of {len(made)} calls are degraded: {degraded[0].degradations}")
+
+
+def _control(deployed: Deployment, rows: int, concurrency: int, total: int) -> float:
+    """Rows a second of a bare Triton client."""
+    calls = max(2 * concurrency, total // rows)
+    arguments = (deployed.servers.triton_url, deployed.triton_model, deployed.width, rows, concurrency, calls)
+    command = module("loadtests.controls.triton_batches", *arguments)
+    said = finish(command, cores=deployed.cores, directory=deployed.servers.directory, timeout_s=MOST_S)
+    return float(json.loads(said)["rate"])
+
+
+if __name__ == "__main__":
+    part("batch", batch)
