@@ -16,7 +16,8 @@ from headrace.features.log_rewriting import trim_logs
 from headrace.features.state_writer import StateWriter
 from headrace.pipeline.events import EventColumns, Int64Array, hash_ids
 from headrace.pipeline.state import FeaturePlan, Records
-from headrace.platform.feature_state import EntityLogs, FeatureStateReader, pairs
+from headrace.pipeline.stored_logs import EntityLogs
+from headrace.platform.feature_state import FeatureStateReader, pairs
 
 Rows = npt.NDArray[np.intp]
 Selected = npt.NDArray[np.bool_]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.pipeline.events import UInt64Array
-from headrace.platform.feature_state import EntityLogs
+from headrace.pipeline.stored_logs import EntityLogs
 
 FILTER_BITS = 17
 FILTER_MASK = np.uint64((1 << FILTER_BITS) - 1)

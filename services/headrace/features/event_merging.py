@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from typing import Any, TypeVar, cast
 
@@ -22,9 +23,9 @@ from headrace.features.state_writer import StateWriter
 from headrace.features.time_guard import TimeGuard
 from headrace.features.trimming import EVENT_SOURCES, IDLE, TRIMMED
 from headrace.features.vector_encoding import StatePositions
+from headrace.pipeline.evaluation import Evaluator, Kernel
 from headrace.pipeline.events import EventColumns, FloatArray, Int64Array, UInt64Array, hash_ids
 from headrace.pipeline.state import FeaturePlan, Records
-from headrace.pipeline.windows import feature_vectors, vector_steps
 from headrace.platform.feature_state import EVENTS, OUTCOMES, FeatureStateReader, StateSnapshot, pairs, positions_of
 
 A = TypeVar("A")
@@ -99,6 +100,7 @@ class EventMerger:
         erasures: what must not enter the state again.
         progress: of each assigned partition.
         small_events: events that are read at once while other workers merge too.
+        kernel: machine code for the evaluation, None to do without.
     """
 
     plan: FeaturePlan
@@ -108,8 +110,13 @@ class EventMerger:
     erasures: Erasures | None = None
     progress: dict[int, PartitionProgress] = field(default_factory=dict)
     small_events: int = SMALL_EVENTS
+    kernel: Kernel | None = None
     _turns: Iterator[int] = field(default_factory=count, init=False, repr=False)
     _others_until: float = field(default=0.0, init=False, repr=False)
+
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(self.plan, self.kernel)
 
     async def merge(self, batch: Sequence[tuple[int, AcceptedEvents]]) -> EvaluatedBatch:
         """Merge what lies beyond the fences, and evaluate everything.
@@ -173,11 +180,11 @@ class EventMerger:
         trimmed = await trim_logs(self.writer, self.reader.keys, snapshot, sources, next(self._turns))
         appends = PendingAppends(additions, trimmed)
         values = np.empty((len(columns), self.plan.width))
-        states = (one.logs.state(one.records[one.merging], one.logs.slots[one.merging]) for one in additions)
+        together = [one.logs.with_more(one.records[one.merging], one.logs.slots[one.merging]) for one in additions]
 
         async def evaluate() -> None:
             # While Redis appends a chunk, a step is evaluated.
-            for _ in vector_steps(self.plan, columns, states, values):
+            for _ in self._evaluator.steps(columns, together, values):
                 await asyncio.sleep(0)
 
         await _both(self._append(batch, beyond, appends), evaluate())
@@ -195,7 +202,7 @@ class EventMerger:
             some = columns.take(again)
             snapshot = await self._read(some)
             self._check_fences(batch, snapshot)
-            values[again] = feature_vectors(self.plan, some, [logs.state() for logs in snapshot.entities])
+            values[again] = self._evaluator.vectors(some, snapshot.entities)
             positions.append(_positions(snapshot.fences, max(newest, snapshot.newest_us)))
             evaluated[again] = 1
             late[again] = self._late(some, _sources(snapshot))

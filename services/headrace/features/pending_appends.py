@@ -14,7 +14,7 @@ from headrace.features.log_rewriting import TrimmedLogs
 from headrace.features.state_writer import FIRST_BYTES, KnownLogs
 from headrace.pipeline.events import Int64Array
 from headrace.pipeline.state import Records
-from headrace.platform.feature_state import EntityLogs
+from headrace.pipeline.stored_logs import EntityLogs
 
 FIRST = np.dtype(f"S{FIRST_BYTES}")
 

@@ -24,6 +24,7 @@ from headrace.features.state_description import store_description
 from headrace.features.state_writer import StateWriter, time_to_live_s
 from headrace.features.stored_states import DEFINITION
 from headrace.features.sweeping import Sweeper
+from headrace.pipeline.evaluation import MACHINE_CODE, load_kernel
 from headrace.pipeline.state import compile_plan
 from headrace.platform import kafka
 from headrace.platform.feature_state import EVENTS, OUTCOMES, FeatureStateReader
@@ -63,6 +64,7 @@ class FeaturesService:
         self._client = client
         connections = RedisConnections(settings.redis_url, reply_timeout_s=settings.stall_timeout_s / 2)
         self._stack.push_async_callback(connections.aclose)
+        kernel = await asyncio.to_thread(load_kernel, settings.state_dir / MACHINE_CODE)
         reader = FeatureStateReader(connections, plan, deployed)
         erasures = Erasures(connections, reader.keys)
         writer = StateWriter(connections, reader.keys, time_to_live_s(plan), erasures)
@@ -74,7 +76,7 @@ class FeaturesService:
 
         publisher = Publisher(producer, topics)
         events = EventStream(
-            EventMerger(plan, reader, writer, settings.chunk_events, erasures),
+            EventMerger(plan, reader, writer, settings.chunk_events, erasures, kernel=kernel),
             publisher,
             topics,
             settings.commit_interval_s,

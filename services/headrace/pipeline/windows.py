@@ -19,7 +19,7 @@ from headrace.pipeline.one_event import evaluate_one, is_short
 from headrace.pipeline.sorted_logs import Positions, SortedLog, Span
 from headrace.pipeline.state import EntityPlan, FeatureGroup, FeaturePlan
 
-__all__ = ["EntityState", "SortedLog", "feature_vectors", "vector_steps"]
+__all__ = ["EntityState", "SortedLog", "evaluate", "feature_vectors", "vector_steps"]
 
 MOST_EXPANDED = 1 << 22
 """Records that the windows of one evaluation may hold together where each must be looked at; beyond it the events are
@@ -73,24 +73,40 @@ def vector_steps(
     yield
     for entity, state in zip(plan.entities, states, strict=True):
         yield
-        _evaluate(entity, events, state, out[:, entity.columns])
+        evaluate(entity, events, state, out[:, entity.columns])
         yield
     plan.derived_values(out)
 
 
-def _evaluate(plan: EntityPlan, events: EventColumns, state: EntityState, out: FloatArray) -> None:
-    """Fill the columns of one entity, shape (n, aggregations)."""
-    groups: Sequence[FeatureGroup] = plan.groups
-    if len(events) == 1 and is_short(state.events) and is_short(state.labels):
-        groups = evaluate_one(plan, events, state.events, state.labels, out)
-        if not groups:
-            return
+def evaluate(
+    plan: EntityPlan,
+    events: EventColumns,
+    state: EntityState,
+    out: FloatArray,
+    groups: Sequence[FeatureGroup] | None = None,
+) -> None:
+    """Fill the columns of one entity.
+
+    Args:
+        plan: the entity.
+        events: n events.
+        state: what is known of their keys.
+        out: the entity's columns of the vectors, shape (n, aggregations).
+        groups: those of its features that are wanted; None for all.
+    """
+    if groups is None:
+        groups = plan.groups
+        if len(events) == 1 and is_short(state.events) and is_short(state.labels):
+            groups = evaluate_one(plan, events, state.events, state.labels, out)
+            if not groups:
+                return
     windows = _Windows(plan, events, state)
     if len(events) > 1 and windows.expanded() > MOST_EXPANDED:
         middle = len(events) // 2
         for half in (slice(0, middle), slice(middle, len(events))):
             rows = np.arange(len(events))[half]
-            _evaluate(plan, events.take(rows), EntityState(state.slots[half], state.events, state.labels), out[half])
+            part = EntityState(state.slots[half], state.events, state.labels)
+            evaluate(plan, events.take(rows), part, out[half], groups)
         return
     for group in groups:
         first = group.first

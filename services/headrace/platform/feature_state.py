@@ -18,15 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from headrace.pipeline.events import EventColumns, Int64Array
-from headrace.pipeline.state import LABEL_RECORD, EntityPlan, FeaturePlan, Records
-from headrace.pipeline.windows import EntityState, SortedLog
+from headrace.pipeline.state import FeaturePlan
+from headrace.pipeline.stored_logs import EntityLogs
 from headrace.platform.redis_connection import Command, RedisConnections
 
 EVENTS = "events"
@@ -65,50 +64,6 @@ class StateKeys:
     def label_log(self, entity: str) -> str:
         """What the names of an entity's label logs begin with; the id follows."""
         return f"{self.prefix}:l:{entity}:"
-
-
-@dataclass(frozen=True)
-class EntityLogs:
-    """The stored logs of one entity for a batch of n events.
-
-    Attributes:
-        plan: layout.
-        ids: the distinct ids of the batch; a slot is a position in it.
-        slots: for each event the slot of its key, shape (n,).
-        events: one stored event log per slot, empty where there is none.
-        labels: one stored label log per slot; empty list when the entity has no label-derived features.
-    """
-
-    plan: EntityPlan
-    ids: list[str]
-    slots: Int64Array
-    events: list[bytes]
-    labels: list[bytes]
-
-    @cached_property
-    def records(self) -> Records:
-        """The records of all event logs behind each other, headers included, shape (m,)."""
-        return np.frombuffer(b"".join(self.events), self.plan.event_record)
-
-    @cached_property
-    def lengths(self) -> Int64Array:
-        """Number of records of each event log, shape (slots,)."""
-        return np.fromiter(map(len, self.events), np.int64, len(self.events)) // self.plan.event_record.itemsize
-
-    def state(self, more: Records | None = None, more_slots: Int64Array | None = None) -> EntityState:
-        """Ready for evaluation, with records behind the stored ones that are not stored yet.
-
-        Args:
-            more: event records, shape (k,).
-            more_slots: their slots, shape (k,).
-        """
-        if more is None or more_slots is None:
-            more, more_slots = np.zeros(0, self.plan.event_record), np.zeros(0, np.int64)
-        events = SortedLog.from_values(self.events, self.plan.event_record, more, more_slots, self.plan.coarse)
-        labels = None
-        if self.plan.has_labels:
-            labels = SortedLog.from_values(self.labels, LABEL_RECORD, np.zeros(0, LABEL_RECORD), np.zeros(0, np.int64))
-        return EntityState(self.slots, events, labels)
 
 
 @dataclass(frozen=True)

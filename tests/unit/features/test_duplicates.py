@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from headrace.features.duplicates import find_duplicates
 from headrace.pipeline.events import hash_ids
 from headrace.pipeline.state import compile_plan
-from headrace.platform.feature_state import EntityLogs
+from headrace.pipeline.stored_logs import EntityLogs
 from headrace.platform.pipelines import load_pipeline
 
 entity = compile_plan(load_pipeline("pipelines/fraud.py")).entities[0]

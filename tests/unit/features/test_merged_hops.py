@@ -26,8 +26,8 @@ from headrace.pipeline import (
 )
 from headrace.pipeline.events import hash_ids
 from headrace.pipeline.state import LABEL_RECORD, compile_plan, label_records
+from headrace.pipeline.stored_logs import EntityLogs
 from headrace.pipeline.windows import feature_vectors
-from headrace.platform.feature_state import EntityLogs
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 
 from headrace.pipeline import SECOND, EventColumns, Pipeline
 from headrace.pipeline.aggregations.operations import OPERATIONS
+from headrace.pipeline.evaluation import Evaluator
 from headrace.pipeline.events import hash_ids
 from headrace.pipeline.recompute import Positions, recompute
-from headrace.pipeline.state import LABEL_RECORD, EntityPlan, coarsen, coarsen_labels, compile_plan, label_records
-from headrace.pipeline.windows import EntityState, SortedLog, feature_vectors
+from headrace.pipeline.state import EntityPlan, FeaturePlan, coarsen, coarsen_labels, compile_plan, label_records
+from headrace.pipeline.stored_logs import EntityLogs
+from headrace.pipeline.windows import feature_vectors
 from tests.unit.pipeline.every_aggregation import HOP, Stream, pipeline_of, stream
+from tests.unit.pipeline.machine_code import kernel
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -34,15 +37,13 @@ class Merged:
     events: dict[str, bytes] = field(default_factory=dict)
     labels: dict[str, bytes] = field(default_factory=dict)
 
-    def state(self, events: EventColumns) -> EntityState:
+    def logs(self, events: EventColumns) -> EntityLogs:
         """For the evaluation of a batch."""
         keys = list(dict.fromkeys(events.texts["key"]))
         slots = np.array([keys.index(key) for key in events.texts["key"]], np.int64)
-        none, no_slots = np.zeros(0, self.plan.event_record), np.zeros(0, np.int64)
         stored = [self.events.get(key, b"") for key in keys]
-        log = SortedLog.from_values(stored, self.plan.event_record, none, no_slots, self.plan.coarse)
-        known = [self.labels.get(key, b"") for key in keys]
-        return EntityState(slots, log, SortedLog.from_values(known, LABEL_RECORD, np.zeros(0, LABEL_RECORD), no_slots))
+        known = [self.labels.get(key, b"") for key in keys] if self.plan.has_labels else []
+        return EntityLogs(self.plan, keys, slots, stored, known)
 
     def append(self, events: EventColumns, rows: list[int]) -> None:
         """Merge events; what is there already is not merged again."""
@@ -63,6 +64,14 @@ class Merged:
         for row in range(len(labels.ids))[rows]:
             key = labels.entities[0][row]
             self.labels[key] = self.labels.get(key, b"") + records[row : row + 1].tobytes()
+
+
+def evaluated(plan: FeaturePlan, events: EventColumns, logs: EntityLogs) -> npt.NDArray[np.float64]:
+    """The vectors of a batch: machine code and numpy give the same, to the bit."""
+    found = Evaluator(plan, kernel()).vectors(events, [logs])
+    np.testing.assert_array_equal(found, Evaluator(plan, None).vectors(events, [logs]))
+    np.testing.assert_array_equal(found, feature_vectors(plan, events, [logs.state()]))
+    return found
 
 
 def check(pipeline: Pipeline, got: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> None:
@@ -101,7 +110,7 @@ def test_every_vector_equals_its_definition_over_what_was_merged(case: str, seed
         asked = np.concatenate([rows, random.integers(0, len(events), 2)])
         batch = events.take(asked)
         queries.append(asked)
-        vectors.append(feature_vectors(plan, batch, [state.state(batch)]))
+        vectors.append(evaluated(plan, batch, state.logs(batch)))
         positions.append(np.tile(merged, (len(asked), 1)))
         label_positions += [learned - 1] * len(asked)
     at = Positions(np.concatenate(positions), np.array(label_positions)[:, None])
@@ -123,7 +132,7 @@ def test_neither_order_nor_batching_changes_an_answer(case: str, seed: int) -> N
         cut = int(random.integers(1, len(events)))
         ones = np.arange(cut, min(cut + 10, len(events)) + 1)  # some alone: a short log has a way of its own
         parts = [events.take(rows) for rows in np.split(np.arange(len(events)), [cut, *ones]) if len(rows)]
-        found.append(np.concatenate([feature_vectors(plan, part, [state.state(part)]) for part in parts]))
+        found.append(np.concatenate([evaluated(plan, part, state.logs(part)) for part in parts]))
     exact = ["decayed" not in aggregation.operation for aggregation in pipeline.views[0].aggregations]
     np.testing.assert_array_equal(found[0][:, exact], found[1][:, exact])
     check(pipeline, found[0], found[1])  # exp2 rounds by where a value lies in an array
@@ -156,7 +165,7 @@ def test_a_coarsened_log_gives_the_same_answers(case: str, seed: int, size: int)
         asked = np.flatnonzero(events.times >= horizon)
         if len(asked):
             batch = events.take(asked)
-            found = [feature_vectors(plan, batch, [state.state(batch)]) for state in (coarse, plain)]
+            found = [evaluated(plan, batch, state.logs(batch)) for state in (coarse, plain)]
             check(pipeline, found[0], found[1])
     assert all(
         len(value) <= entity.coarse_bound + (1 + len(events)) * entity.event_record.itemsize
