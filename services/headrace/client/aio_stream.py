@@ -13,7 +13,7 @@ import grpc.aio
 
 from headrace.client.calls import CallBuilder
 from headrace.client.connection import CallCredentials
-from headrace.client.errors import CallError, call_error, can_reconnect
+from headrace.client.errors import broken_stream, call_error, stream_ended
 from headrace.client.in_flight import INVALID_ARGUMENT, Again, InFlight, failed
 from headrace.client.reconnecting import Patience
 from headrace.client.requests import AnyEvent, CallOptions, predict_options
@@ -137,13 +137,13 @@ class AsyncPredictionStream:
         metadata = await self._credentials.metadata_async()
         call = self._method(metadata=metadata)
         writing = asyncio.create_task(self._write(call))
-        failure = CallError(grpc.StatusCode.UNAVAILABLE, "the gateway ended the stream")
+        failure = stream_ended()
         try:
             async for answer in call:
                 self._patience.answered()
                 self._take(answer)
         except grpc.RpcError as error:
-            failure = call_error(error)
+            failure = broken_stream(call_error(error))
         finally:
             call.cancel()
             writing.cancel()
@@ -153,7 +153,7 @@ class AsyncPredictionStream:
         if failure.code is grpc.StatusCode.UNAUTHENTICATED:
             if not self._credentials.refused(metadata):
                 raise failure
-        elif not can_reconnect(failure):
+        elif not failure.retriable:
             raise failure
         if not self._patience.left():
             raise failure
@@ -163,6 +163,9 @@ class AsyncPredictionStream:
     async def _write(self, call: Any) -> None:
         try:
             while (request := await self._outbox.get()) is not None:
+                # A write after the end would put its own error in the place of the gateway's.
+                if call.done():
+                    return
                 await call.write(request)
             await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):

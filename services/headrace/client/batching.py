@@ -108,7 +108,7 @@ class PredictionBatching:
 
     def _ended(self, batch: Batch[ThreadFuture], metadata: Metadata, done: Any, again: bool) -> None:
         try:
-            answer: PredictBatchResponse = done.result()
+            responses = single_responses(done.result(), len(batch.rows))
         except grpc.RpcError as error:
             failure = call_error(error)
             refused = failure.code is grpc.StatusCode.UNAUTHENTICATED
@@ -120,7 +120,10 @@ class PredictionBatching:
         except grpc.FutureCancelledError:
             self._failed(batch, CallError(grpc.StatusCode.CANCELLED, CLOSED))
             return
-        for one, response in zip(batch.rows, single_responses(answer), strict=True):
+        except ValueError as error:
+            self._failed(batch, CallError(grpc.StatusCode.INTERNAL, str(error)))
+            return
+        for one, response in zip(batch.rows, responses, strict=True):
             _resolve(one.future, response)
         self._free(None)
 
@@ -196,15 +199,17 @@ class AsyncPredictionBatching:
     async def _call(self, batch: Batch[TaskFuture]) -> None:
         left: Batch[TaskFuture] | None = None
         try:
-            answer = await self._answer(batch)
+            responses = single_responses(await self._answer(batch), len(batch.rows))
+        except ValueError as error:
+            _fail_rows(batch, CallError(grpc.StatusCode.INTERNAL, str(error)))
         except Exception as error:  # noqa: BLE001 (raised where the answers are waited for)
             left = _fail_rows(batch, error)
         else:
-            for one, response in zip(batch.rows, single_responses(answer), strict=True):
+            for one, response in zip(batch.rows, responses, strict=True):
                 _resolve(one.future, response)
         finally:
             self._gathering.ended()
-            if left is not None and not self._closed:
+            if left is not None:
                 self._gathering.put_back(left)
             self._send()
 

@@ -70,8 +70,20 @@ def deadline_passed() -> CallError:
     return CallError(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline had passed before the call was made")
 
 
-def can_reconnect(failure: CallError) -> bool:
-    """Whether a stream that broke so is worth opening again: its events are safe to send again."""
-    # Which of them it is when a gateway ends depends on the moment.
-    ended = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
-    return failure.code in ended or (failure.code is grpc.StatusCode.UNKNOWN and "Stream removed" in failure.message)
+def broken_stream(failure: CallError) -> CallError:
+    """Why a stream broke, as it would be said had no event been written at that moment."""
+    if any(failure.code is code and text in failure.message for code, text in _OWN_WORDS):
+        return stream_ended()
+    return failure
+
+
+def stream_ended() -> CallError:
+    """For a stream whose other side ended it without saying why."""
+    return CallError(grpc.StatusCode.UNAVAILABLE, "the gateway ended the stream")
+
+
+# What gRPC here says of a call that has ended at the other side: these are not words of the gateway.
+_OWN_WORDS = (
+    (grpc.StatusCode.UNKNOWN, "Stream removed"),
+    (grpc.StatusCode.INTERNAL, "Internal error from Core"),
+)

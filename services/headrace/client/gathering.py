@@ -149,9 +149,29 @@ def blamed(violations: Sequence[Violation], rows: int) -> dict[int, list[Violati
     return found
 
 
-def single_responses(answer: PredictBatchResponse) -> list[PredictResponse]:
-    """The answers of a batch one by one; what is known of the batch alone is said of each."""
+def single_responses(answer: PredictBatchResponse, rows: int) -> list[PredictResponse]:
+    """The answers of a batch one by one; what is known of the batch alone is said of each.
+
+    Args:
+        answer: of the gateway.
+        rows: of the batch.
+
+    Raises:
+        ValueError: the answer is not one for so many rows.
+    """
     width = len(answer.feature_names)
+    columns: Sequence[Sequence[object]] = (
+        answer.event_ids,
+        answer.prediction_ids,
+        answer.scores,
+        answer.decisions,
+        answer.routes,
+        answer.roles,
+        answer.model_version_index,
+        answer.untrained,
+    )
+    if any(len(column) != rows for column in columns) or len(answer.features) != rows * width:
+        raise ValueError(f"the gateway's answer is not one for {rows} events")
     return [
         PredictResponse(
             event_id=event_id,

@@ -15,7 +15,7 @@ import grpc
 
 from headrace.client.calls import CallBuilder
 from headrace.client.connection import CallCredentials
-from headrace.client.errors import CallError, call_error, can_reconnect
+from headrace.client.errors import broken_stream, call_error, stream_ended
 from headrace.client.in_flight import INVALID_ARGUMENT, Again, InFlight, failed
 from headrace.client.reconnecting import Patience
 from headrace.client.requests import AnyEvent, CallOptions, predict_options
@@ -208,13 +208,13 @@ class PredictionStream:
                 return
             requests = self._outbox.begin(self._in_flight.unanswered())
             call = self._call = self._method(requests, metadata=metadata)
-        failure = CallError(grpc.StatusCode.UNAVAILABLE, "the gateway ended the stream")
+        failure = stream_ended()
         try:
             for answer in call:
                 self._patience.answered()
                 self._take(answer)
         except grpc.RpcError as error:
-            failure = call_error(error)
+            failure = broken_stream(call_error(error))
         finally:
             self._outbox.end()
         if self._done:
@@ -222,7 +222,7 @@ class PredictionStream:
         if failure.code is grpc.StatusCode.UNAUTHENTICATED:
             if not self._credentials.refused(metadata):
                 raise failure
-        elif not can_reconnect(failure):
+        elif not failure.retriable:
             raise failure
         if not self._patience.left():
             raise failure
