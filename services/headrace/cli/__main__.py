@@ -18,7 +18,7 @@ AREAS = {
     "erase": "Erase what the feature states keep of one entity.",
     "features": "The feature state of a pipeline.",
     "init": "Write a pipeline to start from.",
-    "keys": "Key pairs that sign models.",
+    "keys": "Key pairs that sign models, API keys of callers.",
     "pipeline": "Look at a definition, check a change, try it on a file.",
     "predict": "Ask a gateway for a prediction.",
     "rejected": "Records that services could not use.",
