@@ -160,7 +160,7 @@ async def test_a_full_queue_refuses() -> None:
 
 
 async def test_a_block_larger_than_a_batch_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="a batch of model holds 4"):
+    with pytest.raises(ValueError, match="a batch of model holds 1 to 4"):
         await batcher(Model()).submit("a", [1] * 5, 5)
 
 
