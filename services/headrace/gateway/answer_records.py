@@ -9,29 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import redis.exceptions
 
 from headrace.gateway.bounded_cache import BoundedCache, CacheCounts
 from headrace.gateway.circuit_breaker import CircuitBreaker
 from headrace.gateway.errors import StateUnreadableError
-from headrace.platform.redis import Client
-
-# One script claims many ids; small enough that other readers get in between.
-CHUNK = 128
-
-_CLAIM = """
-local found = {}
-for i, key in ipairs(KEYS) do
-  local record = redis.call('GET', key)
-  if not record then
-    redis.call('SET', key, ARGV[i + 1], 'PX', ARGV[1])
-  end
-  found[i] = record
-end
-return found
-"""
+from headrace.platform.redis_connection import RedisConnections
 
 REDIS_AWAY = (redis.exceptions.RedisError, TimeoutError, OSError)
 
@@ -93,7 +77,7 @@ class AnswerRecords:
     """The records of one deployed pipeline.
 
     Args:
-        client: connection to Redis; stays the caller's.
+        connections: to Redis; stay the caller's.
         deployed: deployed pipeline name.
         local: the records of this process.
         window_s: how long a record counts, in seconds.
@@ -103,7 +87,7 @@ class AnswerRecords:
 
     def __init__(
         self,
-        client: Client,
+        connections: RedisConnections,
         deployed: str,
         local: LocalRecords,
         *,
@@ -111,13 +95,12 @@ class AnswerRecords:
         timeout_s: float,
         breaker: CircuitBreaker,
     ) -> None:
-        self._client = client
+        self._connections = connections
         self._prefix = f"headrace:{{{deployed}}}:answer:"
         self._local = local
         self._window_ms = round(window_s * 1000)
         self._timeout_s = timeout_s
         self._breaker = breaker
-        self._script: Any = client.register_script(_CLAIM)
 
     def lookup_command(self, event_ids: Sequence[str]) -> tuple[str, ...]:
         """What reads the records of ids; rides along with the read of the feature state."""
@@ -160,11 +143,14 @@ class AnswerRecords:
         Raises:
             StateUnreadableError: Redis does not answer.
         """
-        found: list[bytes | None] = []
         try:
-            for first in range(0, len(event_ids), CHUNK):
-                keys = [self._prefix + event_id for event_id in event_ids[first : first + CHUNK]]
-                found += await self._script(keys=keys, args=[self._window_ms, *records[first : first + CHUNK]])
+            # Each by itself in one step; together in one round trip.
+            found: list[bytes | None] = await self._connections.execute(
+                *[
+                    ("SET", self._prefix + event_id, record, "PX", self._window_ms, "NX", "GET")
+                    for event_id, record in zip(event_ids, records, strict=True)
+                ]
+            )
         except REDIS_AWAY as error:
             raise StateUnreadableError(f"answers cannot be recorded: {error}") from error
         return found

@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from headrace.gateway.answer_records import REDIS_AWAY, AnswerRecords
 from headrace.gateway.circuit_breaker import CircuitBreaker
-from headrace.pipeline.events import FloatArray
+from headrace.pipeline.evaluation import Evaluator, Kernel
+from headrace.pipeline.events import EventColumns, FloatArray
 from headrace.pipeline.state import FeaturePlan
-from headrace.pipeline.windows import feature_vectors
 from headrace.platform.event_codec import CheckedEvent, event_columns
-from headrace.platform.feature_state import EVENTS, OUTCOMES, FeatureStateReader
+from headrace.platform.feature_state import EVENTS, OUTCOMES, FeatureStateReader, StateSnapshot
 from headrace.platform.logging import get_logger
 from headrace.v1.prediction_pb2 import DEGRADATION_FEATURES_DEFAULTED, Degradation
+
+_DEFAULTED = (DEGRADATION_FEATURES_DEFAULTED,)
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class FeatureRows:
     """Features of n events.
 
     Attributes:
+        columns: the events.
         values: shape (n, width), float64.
         event_positions: state positions that they hold at, by partition of `events`; empty when defaulted.
         outcome_positions: the same for `outcomes`.
@@ -32,6 +33,7 @@ class FeatureRows:
         degradations: what was missing.
     """
 
+    columns: EventColumns
     values: FloatArray
     event_positions: Sequence[int]
     outcome_positions: Sequence[int]
@@ -41,7 +43,7 @@ class FeatureRows:
 
 
 class FeatureReading:
-    """The feature stage: `read` is what the batcher of the features calls.
+    """The feature stage.
 
     Args:
         plan: the compiled pipeline.
@@ -49,6 +51,7 @@ class FeatureReading:
         records: first answers, read in the same round trip.
         timeout_s: how long Redis may take before features are their declared defaults.
         breaker: of this Redis.
+        kernel: machine code for the evaluation, None to do without.
     """
 
     def __init__(
@@ -60,48 +63,49 @@ class FeatureReading:
         timeout_s: float,
         breaker: CircuitBreaker,
         warn: Callable[[str], None] | None = None,
+        kernel: Kernel | None = None,
     ) -> None:
         self._plan = plan
+        self._evaluator = Evaluator(plan, kernel)
         self._reader = reader
         self._records = records
         self._timeout_s = timeout_s
         self._breaker = breaker
         self._warn = warn or (lambda reason: get_logger().warning("features are their defaults", reason=reason))
 
-    async def read(self, _: None, blocks: list[Sequence[CheckedEvent]]) -> list[FeatureRows]:
-        """Features of blocks of events, and whether they were answered before, in one round trip.
+    async def read(self, events: Sequence[CheckedEvent]) -> FeatureRows:
+        """Features of n events, and whether they were answered before, in one round trip.
 
         Args:
-            blocks: events of each caller.
+            events: the events.
         """
-        events = [event for block in blocks for event in block]
         ids = [event.event_id for event in events]
         columns = event_columns(self._plan.pipeline, events)
-        snapshot = None
-        if self._breaker.allows():
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    snapshot = await self._reader.read(columns, [self._records.lookup_command(ids)])
-                self._breaker.succeeded()
-            except REDIS_AWAY as error:
-                self._breaker.failed()
-                self._warn(f"{type(error).__name__}: {error}")
         known = self._records.local(ids)
-        event_positions: list[int] = []
-        outcome_positions: list[int] = []
-        newest_us = 0
-        missing: tuple[Degradation.ValueType, ...] = ()
+        snapshot = await self._snapshot(columns, ids)
         if snapshot is None:
-            values = self._plan.defaults(columns)
-            missing = (DEGRADATION_FEATURES_DEFAULTED,)
-        else:
-            values = feature_vectors(self._plan, columns, [logs.state() for logs in snapshot.entities])
-            event_positions, outcome_positions = snapshot.positions(EVENTS), snapshot.positions(OUTCOMES)
-            newest_us = snapshot.newest_us
-            known = [shared or own for shared, own in zip(snapshot.replies[0], known, strict=True)]
-        rows, first = [], 0
-        for part in np.split(values, np.cumsum([len(block) for block in blocks])[:-1]):
-            answers = known[first : first + len(part)]
-            first += len(part)
-            rows.append(FeatureRows(part, event_positions, outcome_positions, newest_us, answers, missing))
-        return rows
+            return FeatureRows(columns, self._plan.defaults(columns), (), (), 0, known, _DEFAULTED)
+        values = self._evaluator.vectors(columns, snapshot.entities)
+        return FeatureRows(
+            columns,
+            values,
+            snapshot.positions(EVENTS),
+            snapshot.positions(OUTCOMES),
+            snapshot.newest_us,
+            [shared or own for shared, own in zip(snapshot.replies[0], known, strict=True)],
+            (),
+        )
+
+    async def _snapshot(self, columns: EventColumns, ids: Sequence[str]) -> StateSnapshot | None:
+        """What Redis has, None where it does not answer."""
+        if not self._breaker.allows():
+            return None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                snapshot = await self._reader.read(columns, [self._records.lookup_command(ids)])
+        except REDIS_AWAY as error:
+            self._breaker.failed()
+            self._warn(f"{type(error).__name__}: {error}")
+            return None
+        self._breaker.succeeded()
+        return snapshot

@@ -7,25 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from aiokafka import ConsumerRebalanceListener, OffsetAndMetadata
 from aiokafka.errors import KafkaError
 
-from headrace.gateway.answer_log import repeat_of
-from headrace.gateway.answer_records import AnswerRecords
 from headrace.gateway.errors import GatewayError
 from headrace.gateway.metrics import REDELIVERED_VECTORS, SCORED_VECTORS, SCORER_RESTARTS, UNUSABLE_VECTORS
-from headrace.gateway.routing import Choice, Routing
-from headrace.gateway.scoring import Scoring, count_answers
-from headrace.gateway.vector_predictions import answered_again, fill, without_vector
+from headrace.gateway.routing import Routing
+from headrace.gateway.vector_scoring import ScoredVectors, VectorScoring
 from headrace.gateway.vector_stream import VectorBatch, highest_of, take
 from headrace.platform import kafka
 from headrace.platform.health import Component, Heartbeat
 from headrace.platform.kafka import KafkaAdmin, KafkaRefused, KafkaUnavailable, TopicPartition
 from headrace.platform.logging import get_logger
+from headrace.platform.record_batches import send_keyed
 from headrace.platform.topics import Topics
 from headrace.v1.alert_pb2 import ALERT_STATE_RAISED, Alert
-from headrace.v1.prediction_pb2 import DEGRADATION_IDEMPOTENCY_LOCAL, Prediction
 from headrace.v1.vector_pb2 import FeatureVector
 
 SERVICE = "gateway"
@@ -40,7 +36,7 @@ MOST_REFUSALS = 5
 class _Scored:
     generation: int
     batch: VectorBatch
-    predictions: list[Prediction]
+    predictions: ScoredVectors
 
 
 class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -53,9 +49,9 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
         bootstrap: Kafka brokers.
         topics: of the deployed pipeline.
         instance: name of this process.
-        scoring: the core.
+        scoring: scores vectors.
         routing: which version answers.
-        records: first answers by event id.
+        width: number of features.
         assignment: ready while this process holds an assignment and scores it.
         heartbeat: of the loop.
         most: largest batch, in records.
@@ -66,9 +62,9 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
         bootstrap: str,
         topics: Topics,
         instance: str,
-        scoring: Scoring,
+        scoring: VectorScoring,
         routing: Routing,
-        records: AnswerRecords,
+        width: int,
         assignment: Component,
         heartbeat: Heartbeat,
         most: int,
@@ -79,11 +75,10 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._group = topics.definition_group(SERVICE)
         self._scoring = scoring
         self._routing = routing
-        self._records = records
         self._assignment = assignment
         self._heartbeat = heartbeat
         self._most = most
-        self._width = len(scoring.pipeline.feature_names)
+        self._width = width
         self._log = get_logger("kafka_scorer")
         self._alerted: set[int] = set()
         self._stopping = asyncio.Event()
@@ -185,7 +180,7 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
             consumer.pause(TopicPartition(self._topics.vectors, partition))
             self._waiting[partition] = vector.features_fingerprint
         self._highest |= batch.highest
-        predictions = await self._score(choice, batch.vectors)
+        predictions = await self._score(batch.vectors)
         if generation != self._generation:
             return None
         return _Scored(generation, batch, predictions)
@@ -208,48 +203,15 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._note_assignment()
         return True
 
-    async def _score(self, choice: Choice, vectors: Sequence[FeatureVector]) -> list[Prediction]:
-        if not vectors:
-            return []
-        values = np.array([vector.values for vector in vectors], np.float64)
+    async def _score(self, vectors: Sequence[FeatureVector]) -> ScoredVectors:
         while True:
             try:
-                scored = await self._scoring.score(choice, values)
-                break
+                return await self._scoring.score(vectors)
             except GatewayError as error:
                 # Nothing answers, not even the model in this process. The vectors wait; their offsets are not passed.
                 self._log.warning("vectors wait for a model", reason=str(error))
                 self._heartbeat.beat()
                 await asyncio.sleep(RETRY_S)
-                latest = self._routing.champion()
-                if latest.version.features_fingerprint == choice.version.features_fingerprint:
-                    choice = latest
-        predictions = []
-        rows = iter(vectors)
-        for part in scored:
-            for score in part.scores.tolist():
-                predictions.append(fill(self._scoring.prediction(part, score), next(rows)))
-        return await self._claim(predictions)
-
-    async def _claim(self, predictions: list[Prediction]) -> list[Prediction]:
-        """First answers stay; of events that have one already, its repeat."""
-        found, only_local = await self._records.claim(
-            [one.event_id for one in predictions], [without_vector(one).SerializeToString() for one in predictions]
-        )
-        answers = []
-        for prediction, before in zip(predictions, found, strict=True):
-            if only_local:
-                prediction.degradations.append(DEGRADATION_IDEMPOTENCY_LOCAL)
-            if before is None:
-                answers.append(prediction)
-                continue
-            first = Prediction.FromString(before)
-            if first.HasField("source") and first.source == prediction.source:
-                # Scored before and not committed. Others may have got that answer, so it stays as it was.
-                answers.append(answered_again(first, prediction))
-            else:
-                answers.append(repeat_of(before, prediction))
-        return answers
 
     async def _commit(self, producer: Any, scored: _Scored) -> None:
         async with self._committing:
@@ -257,10 +219,10 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
                 return
             batch = scored.batch
             async with kafka.transaction(producer):
-                sent = [
-                    await producer.send(self._topics.predictions, one.SerializeToString(), key=one.event_id.encode())
-                    for one in scored.predictions
-                ]
+                predictions = scored.predictions
+                sent: list[Any] = list(
+                    await send_keyed(producer, self._topics.predictions, predictions.keys, predictions.records)
+                )
                 for rejected in batch.unusable:
                     sent.append(
                         await producer.send(
@@ -281,7 +243,7 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
                         self._group,
                     )
         self._failures = 0
-        count_answers(scored.predictions)
+        scored.predictions.count()
         SCORED_VECTORS.inc(len(batch.vectors))
         REDELIVERED_VECTORS.inc(batch.redelivered)
         UNUSABLE_VECTORS.inc(len(batch.unusable))

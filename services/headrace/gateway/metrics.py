@@ -11,6 +11,7 @@ ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 BATCH_ROWS = histogram("gateway_batch_rows", "Rows of a batch, by stage.", ("stage",), buckets=ROWS_BUCKETS)
 QUEUE_TIME = histogram("gateway_queue_seconds", "How long the oldest row of a batch waited, by stage.", ("stage",))
+FLUSHES = counter("gateway_batches", "Batches, by stage and why they left.", ("stage", "reason"))
 INFER_TIME = histogram("gateway_infer_seconds", "Time of a call to a model, by where it ran.", ("place",))
 ANSWERS = counter("gateway_answers", "Answers, by channel and role.", ("channel", "role"))
 DEGRADED = counter("gateway_degraded_answers", "Answers that something was missing for.", ("degradation",))
@@ -21,6 +22,8 @@ SHADOW_ROWS = counter("gateway_shadow_rows", "Rows that a shadow version scored.
 SHED_SHADOW_ROWS = counter(
     "gateway_shed_shadow_rows", "Rows that no shadow version scored, for want of room or of a model."
 )
+HTTP_REQUESTS = counter("gateway_http_requests", "HTTP requests, by path and status.", ("path", "status"))
+HTTP_REQUEST_TIME = histogram("gateway_http_request_seconds", "Time of an HTTP request.", ("path",))
 SPOOL_BYTES = gauge("gateway_spool_bytes", "Answers that wait to be shipped to Kafka.")
 SHIPPED = counter("gateway_shipped_records", "Predictions and events shipped from the spool.")
 SHIPPING_FAILURES = counter("gateway_shipping_failures", "Attempts to ship that failed and are made again.")

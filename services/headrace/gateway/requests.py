@@ -1,27 +1,44 @@
-"""What the transports ask of the core and what they get, without either knowing the other's form."""
+"""What the transports ask of the core, without either knowing the other's form. Pure."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace.pipeline.events import FloatArray
+from headrace.gateway.access import ANYONE, Caller
 from headrace.platform.event_codec import CheckedEvent
-from headrace.v1.prediction_pb2 import Channel, Degradation, Prediction
+from headrace.v1.prediction_pb2 import Channel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a transport knows of a call beside its message.
+
+    Attributes:
+        deadline: time of the event loop after which an answer is of no use.
+        channel: by which way the call came.
+        caller: who calls, and what he may do.
+    """
+
+    deadline: float
+    channel: Channel.ValueType
+    caller: Caller = ANYONE
+
+
+@dataclass(frozen=True, slots=True)
 class ScoringRequest:
     """Events of one call.
 
     Attributes:
-        events: checked against the schema.
+        events: checked against the schema, n.
         channel: by which way they came.
         received_us: when, wall clock, in microseconds.
         deadline: time of the event loop after which an answer is of no use.
         ingest: whether the events are to be appended to `events`.
         overrides: values to use instead of computed features, by name.
         model_version: the version to use; empty for the routed one.
+        features_only: whether features are asked for and no score.
     """
 
     events: Sequence[CheckedEvent]
@@ -31,30 +48,25 @@ class ScoringRequest:
     ingest: bool = False
     overrides: Mapping[str, float] = field(default_factory=dict)
     model_version: str = ""
+    features_only: bool = False
+
+    def part(self, first: int, end: int) -> ScoringRequest:
+        """The same for some of the events."""
+        return ScoringRequest(
+            self.events[first:end],
+            self.channel,
+            self.received_us,
+            self.deadline,
+            self.ingest,
+            self.overrides,
+            self.model_version,
+            self.features_only,
+        )
 
 
-@dataclass(frozen=True)
-class EvaluatedFeatures:
-    """Features of one event.
-
-    Attributes:
-        values: shape (width,), float64.
-        event_positions: state positions that they hold at, by partition of `events`.
-        outcome_positions: the same for `outcomes`.
-        newest_us: production time of the newest record in the state, in microseconds; 0 when it is empty or unread.
-        degradations: what was missing.
-    """
-
-    values: FloatArray
-    event_positions: Sequence[int]
-    outcome_positions: Sequence[int]
-    newest_us: int
-    degradations: Sequence[Degradation.ValueType]
-
-
-def age_ms(prediction: Prediction) -> int:
-    """How old the features of an answer were, in milliseconds; -1 when the state is empty or was not read."""
-    return milliseconds_since(prediction.features_time_us, prediction.answered_time_us)
+def now_us() -> int:
+    """Wall clock in microseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1000
 
 
 def milliseconds_since(then_us: int, now_us: int) -> int:

@@ -1,62 +1,63 @@
-"""The core that every transport calls: read features, evaluate, batch, route, infer, log."""
+"""The core that every transport calls: read features, evaluate, route, infer, log, for all requests of a batch.
+
+A request waits once, for its batch. What all of a batch share is done once for it, and what is done for each event is
+done in columns.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import secrets
-import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from headrace.gateway.answer_log import DraftAnswer, repeat_of
-from headrace.gateway.batching import Batcher
-from headrace.gateway.errors import InvalidRequestError, NotServingError, Violation
-from headrace.gateway.feature_reading import FeatureRows
-from headrace.gateway.inference import ScoredRows
-from headrace.gateway.metrics import ANSWERS, DEGRADED, REPEATS
-from headrace.gateway.requests import EvaluatedFeatures, ScoringRequest
+from headrace.gateway.answer_log import AnswerLog, NewAnswers
+from headrace.gateway.answers import Answer, AnsweredRows, Maker
+from headrace.gateway.errors import GatewayError, InvalidRequestError, NotServingError, Violation
+from headrace.gateway.feature_reading import FeatureReading
+from headrace.gateway.metrics import count_answers
+from headrace.gateway.model_scores import ModelScores
+from headrace.gateway.prediction_encoding import (
+    PredictionEncoder,
+    PredictionRows,
+    call_fields,
+    freshness_field,
+    position_fields,
+)
+from headrace.gateway.repeats import repeat_of
+from headrace.gateway.request_batch import RequestBatch, Rows, ScoredBlock, first_rows
+from headrace.gateway.requests import ScoringRequest, now_us
 from headrace.gateway.routing import Choice, Routing
-from headrace.gateway.spool import Spool
+from headrace.gateway.shadow_scoring import ShadowScoring
 from headrace.pipeline import Pipeline
 from headrace.pipeline.events import FloatArray
-from headrace.platform.event_codec import CheckedEvent, entity_ids, pack_event
+from headrace.platform.event_codec import CheckedEvent, pack_event
 from headrace.v1.prediction_pb2 import (
-    DEGRADATION_MODEL_IN_PROCESS,
+    DEGRADATION_IDEMPOTENCY_LOCAL,
     ROLE_ANSWER,
     ROLE_REPEAT,
     Channel,
     Degradation,
     Prediction,
-    Role,
 )
-
-FeatureBatcher = Batcher[None, Sequence[CheckedEvent], FeatureRows]
-ModelBatcher = Batcher[Choice, npt.NDArray[np.float32], ScoredRows]
-LogBatcher = Batcher[None, Sequence[DraftAnswer], list[Prediction]]
-
-T = TypeVar("T")
-
-
-def now_us() -> int:
-    """Wall clock in microseconds since 1970-01-01 UTC."""
-    return time.time_ns() // 1000
 
 
 class Scoring:
-    """Answers events.
+    """Answers events; `answer` is what the batcher of the requests calls.
 
     Args:
         pipeline: the declaration.
         instance: name of this process, part of prediction ids.
         routing: which version answers.
-        features: reads features of events in batches.
-        models: scores rows in batches.
-        log: logs answers in batches.
-        spool: asked for room before work is done.
+        reading: reads features.
+        score: scores rows.
+        log: logs answers.
+        shadows: scores beside the answers.
+        encoder: of the pipeline.
         clock: wall clock in microseconds.
     """
 
@@ -65,100 +66,35 @@ class Scoring:
         pipeline: Pipeline,
         instance: str,
         routing: Routing,
-        features: FeatureBatcher,
-        models: ModelBatcher,
-        log: LogBatcher,
-        spool: Spool,
+        reading: FeatureReading,
+        score: ModelScores,
+        log: AnswerLog,
+        shadows: ShadowScoring,
+        encoder: PredictionEncoder,
         clock: Callable[[], int] = now_us,
     ) -> None:
         self.pipeline = pipeline
         self._routing = routing
-        self._features = features
-        self._models = models
+        self._reading = reading
+        self._score = score
         self._log = log
-        self._spool = spool
+        self._shadows = shadows
         self._clock = clock
+        self._encoder = encoder
         self._columns = {name: i for i, name in enumerate(pipeline.feature_names)}
+        self._key = [field.name for field in pipeline.event.texts].index(pipeline.key_field)
         # A new prefix at each start: an id never comes twice.
         self._id_prefix = f"g-{instance}-{secrets.token_hex(5)}-"
         self._ids = itertools.count(1)
 
-    async def predict(self, request: ScoringRequest) -> list[Prediction]:
-        """The answers to the events of a call, in order. They are logged when this returns.
+    def check(self, request: ScoringRequest) -> None:
+        """Refuse what can be refused before a request waits for its batch.
 
         Raises:
-            GatewayError: by what the caller can do.
+            InvalidRequestError: an override of something that is no feature.
+            NotFoundError: there is no such version.
+            NotServingError: there is no version to answer with.
         """
-        self._spool.require_room()
-        columns = self._override_columns(request)
-        choice = self._choice(request.model_version)
-        read = await self._read(request.events, request.deadline)
-        values = np.concatenate([rows.values for rows in read]) if len(read) > 1 else read[0].values
-        if columns:
-            values = values.copy()
-            values[:, list(columns)] = list(columns.values())
-        answers = [answer for rows in read for answer in rows.answers]
-        new = [i for i, answer in enumerate(answers) if answer is None]
-        # Chosen again: a table that came while the features were read counts.
-        choice = choice if request.model_version else self._choice("")
-        scored = await self.score(choice, values[new] if len(new) < len(values) else values, request.deadline)
-        drafts: list[DraftAnswer | None] = [None] * len(answers)
-        at = iter(new)
-        for part in scored:
-            for score in part.scores.tolist():
-                i = next(at)
-                drafts[i] = self._draft(request, i, read, values[i], part, score)
-        for i, answer in enumerate(answers):
-            if answer is not None:
-                drafts[i] = self._repeat(request, i, answer)
-        ready = [draft for draft in drafts if draft is not None]
-        chunks = list(chunked(ready, self._log.max_rows))
-        logged = await asyncio.gather(
-            *(self._log.submit(None, chunk, len(chunk), request.deadline) for chunk in chunks)
-        )
-        predictions = [prediction for chunk in logged for prediction in chunk]
-        count_answers(predictions)
-        return predictions
-
-    async def features(self, event: CheckedEvent, deadline: float) -> EvaluatedFeatures:
-        """The features of one event, evaluated now.
-
-        Raises:
-            GatewayError: by what the caller can do.
-        """
-        rows = (await self._read([event], deadline))[0]
-        return EvaluatedFeatures(
-            rows.values[0],
-            rows.event_positions,
-            rows.outcome_positions,
-            rows.newest_us,
-            rows.degradations,
-        )
-
-    async def score(self, choice: Choice, values: FloatArray, deadline: float | None = None) -> list[ScoredRows]:
-        """Scores of rows, in order, as blocks that may have been scored by different versions.
-
-        Args:
-            choice: the version to use.
-            values: feature vectors, shape (n, width).
-            deadline: time of the event loop after which a score is of no use.
-
-        Raises:
-            GatewayError: by what the caller can do.
-        """
-        matrix = values.astype(np.float32)
-        most = self._models.max_rows
-        with self._routing.using(choice):
-            return list(
-                await asyncio.gather(
-                    *(
-                        self._models.submit(choice, part, len(part), deadline)
-                        for part in (matrix[i : i + most] for i in range(0, len(matrix), most))
-                    )
-                )
-            )
-
-    def _override_columns(self, request: ScoringRequest) -> dict[int, float]:
         wrong = [
             Violation(f"options.overrides.{name}", f"{name} is no feature; allowed are {', '.join(self._columns)}")
             for name in request.overrides
@@ -166,106 +102,222 @@ class Scoring:
         ]
         if wrong:
             raise InvalidRequestError(wrong)
-        return {self._columns[name]: value for name, value in request.overrides.items()}
+        if not request.features_only:
+            version = request.model_version
+            self._fitting(self._routing.pinned(version) if version else self._routing.champion())
 
-    def _choice(self, version: str) -> Choice:
-        choice = self._routing.pinned(version) if version else self._routing.champion()
+    async def answer(self, _: None, requests: list[ScoringRequest]) -> list[Answer | GatewayError]:
+        """The answers to the requests of a batch, in order, each logged; or why there is none.
+
+        Raises:
+            OverloadedError: the answers cannot be logged.
+        """
+        events = [event for request in requests for event in request.events]
+        read = await self._reading.read(events)
+        batch = RequestBatch(requests, events, read, self._overridden(requests, read.values))
+        self._route(batch)
+        await self._infer(batch)
+        answered = self._answered(batch)
+        await self._log_answers(batch, answered)
+        self._count(batch, answered)
+        return [
+            batch.failed.get(index) or Answer(answered, first, len(request.events))
+            for index, (first, request) in enumerate(zip(batch.firsts, requests, strict=True))
+        ]
+
+    def _overridden(self, requests: Sequence[ScoringRequest], values: FloatArray) -> FloatArray:
+        if not any(request.overrides for request in requests):
+            return values
+        values = values.copy()
+        for first, request in zip(first_rows(requests), requests, strict=True):
+            for name, value in request.overrides.items():
+                values[first : first + len(request.events), self._columns[name]] = value
+        return values
+
+    def _route(self, batch: RequestBatch) -> None:
+        """Say which rows go to which version; rows that were answered before go to none."""
+        if batch.is_plain:
+            keys = [event.texts[self._key] for event in batch.events] if self._routing.canary() else []
+            batch.parts = [
+                (one.choice, np.arange(len(batch.events)) if one.rows is None else one.rows)
+                for one in self._routing.choose(keys)
+            ]
+            return
+        known = np.array([answer is not None for answer in batch.read.answers])
+        routed = np.zeros(len(known), np.bool_)
+        pinned: dict[str, list[Rows]] = {}
+        for first, request in zip(batch.firsts, batch.requests, strict=True):
+            rows = np.arange(first, first + len(request.events))
+            rows = rows[~known[rows]]
+            if request.model_version:
+                pinned.setdefault(request.model_version, []).append(rows)
+            elif not request.features_only:
+                routed[rows] = True
+        open_rows = np.flatnonzero(routed)
+        if len(open_rows):
+            for one in self._routing.choose([batch.events[row].texts[self._key] for row in open_rows.tolist()]):
+                batch.parts.append((one.choice, open_rows if one.rows is None else open_rows[one.rows]))
+        for version, of in pinned.items():
+            rows = np.concatenate(of)
+            try:
+                batch.parts.append((self._routing.pinned(version), rows))
+            except GatewayError as error:
+                batch.fail(rows, error)
+
+    async def _infer(self, batch: RequestBatch) -> None:
+        """Score each part; one that fails takes only its own requests with it."""
+        parts = [(choice, rows) for choice, rows in batch.parts if len(rows)]
+        whole = len(parts) == 1 and len(parts[0][1]) == len(batch.events)
+        found = await asyncio.gather(
+            *(
+                self._score(choice, batch.values if whole else batch.values[rows], batch.deadline)
+                for choice, rows in parts
+            ),
+            return_exceptions=True,
+        )
+        for (_, rows), scores in zip(parts, found, strict=True):
+            if isinstance(scores, GatewayError):
+                batch.fail(rows, scores)
+            elif isinstance(scores, BaseException):
+                raise scores
+            else:
+                first = 0
+                for block in scores:
+                    of_block = rows[first : first + len(block.scores)]
+                    first += len(block.scores)
+                    maker = Maker(block.choice, block.in_process)
+                    batch.scored.append(ScoredBlock(of_block, maker, block.scores.astype(np.float64)))
+        batch.drop_failed()
+
+    def _answered(self, batch: RequestBatch) -> AnsweredRows:
+        read, count = batch.read, len(batch.events)
+        scores, decisions = [math.nan] * count, [""] * count
+        makers: list[Maker | None] = [None] * count
+        decide = self.pipeline.model.decision.decide
+        for block in batch.scored:
+            untrained = block.maker.choice.version.untrained
+            for row, score in zip(block.rows.tolist(), block.scores.tolist(), strict=True):
+                scores[row], makers[row] = score, block.maker
+                decisions[row] = decide(score, untrained=untrained)
+        return AnsweredRows(
+            read.columns.ids,
+            [f"{self._id_prefix}{number}" for number in itertools.islice(self._ids, count)],
+            scores,
+            decisions,
+            makers,
+            batch.values,
+            read.event_positions,
+            read.outcome_positions,
+            read.newest_us,
+            read.degradations,
+            self._clock(),
+        )
+
+    async def _log_answers(self, batch: RequestBatch, answered: AnsweredRows) -> None:
+        """Log the answers; adds to them what is known of their events by then."""
+        rows = self._prediction_rows(batch, answered)
+        before = {
+            row: self._repeat(batch, answered, row, record)
+            for row, record in enumerate(batch.read.answers)
+            if record is not None and not batch.request_of(row).features_only
+        }
+        new, order = self._new_answers(batch, answered, rows)
+        if not order and not before:
+            return
+        logged = await self._log.log(new, list(before.values()))
+        answered.repeats = before | {order[index]: repeat for index, repeat in logged.repeats.items()}
+        if logged.only_local:
+            answered.degradations += (DEGRADATION_IDEMPOTENCY_LOCAL,)
+        if self._routing.shadows():
+            beside = np.array([row for row in order if row not in answered.repeats], np.intp)
+            self._shadows.add(rows.take(beside), answered.degradations)
+
+    def _count(self, batch: RequestBatch, answered: AnsweredRows) -> None:
+        answers: Counter[tuple[Channel.ValueType, tuple[Degradation.ValueType, ...]]] = Counter()
+        repeats: Counter[tuple[Channel.ValueType, tuple[Degradation.ValueType, ...]]] = Counter()
+        for row, repeat in answered.repeats.items():
+            repeats[batch.request_of(row).channel, tuple(repeat.degradations)] += 1
+        for index, request in enumerate(batch.requests):
+            if index not in batch.failed and not request.features_only:
+                maker = answered.makers[batch.firsts[index]]
+                missing = answered.degradations + (maker.degradations if maker else ())
+                answers[request.channel, missing] += len(request.events)
+        for row in answered.repeats:
+            request = batch.request_of(row)
+            maker = answered.makers[batch.firsts[batch.request_index(row)]]
+            answers[request.channel, answered.degradations + (maker.degradations if maker else ())] -= 1
+        for (channel, missing), count in answers.items():
+            count_answers(channel, ROLE_ANSWER, count, missing)
+        for (channel, missing), count in repeats.items():
+            count_answers(channel, ROLE_REPEAT, count, missing)
+
+    def _prediction_rows(self, batch: RequestBatch, answered: AnsweredRows) -> PredictionRows:
+        read = batch.read
+        positions = position_fields(read.event_positions, read.outcome_positions)
+        count = len(batch.events)
+        calls: list[bytes] = []
+        for request in batch.requests:
+            fields = call_fields(
+                request.channel,
+                source=b"",
+                ingested=request.ingest,
+                received_us=request.received_us,
+                overridden=sorted(request.overrides),
+            )
+            calls += [fields] * len(request.events)
+        return PredictionRows(
+            answered.prediction_ids,
+            answered.event_ids,
+            read.columns.times,
+            batch.values,
+            [read.columns.texts[field] for field in self.pipeline.entity_fields],
+            [positions] * count,
+            [freshness_field(read.newest_us)] * count,
+            calls,
+        )
+
+    def _new_answers(
+        self, batch: RequestBatch, answered: AnsweredRows, rows: PredictionRows
+    ) -> tuple[NewAnswers, list[int]]:
+        """Serialized answers with what is to be ingested, and the row of each."""
+        records: list[bytes] = []
+        order: list[int] = []
+        for block in batch.scored:
+            at = block.rows.tolist()
+            order += at
+            records += self._encoder.encode(
+                rows.take(block.rows),
+                role=ROLE_ANSWER,
+                scores=block.scores,
+                decisions=[answered.decisions[row] for row in at],
+                maker=block.maker,
+                degradations=answered.degradations + block.maker.degradations,
+                answered_us=answered.answered_us,
+            )
+        event_ids = [answered.event_ids[row] for row in order]
+        if not any(request.ingest for request in batch.requests):
+            return NewAnswers(event_ids, records), order
+        ingested = [self._ingested(batch.events[row]) if batch.request_of(row).ingest else (b"", b"") for row in order]
+        return NewAnswers(event_ids, records, [event for event, _ in ingested], [key for _, key in ingested]), order
+
+    def _ingested(self, event: CheckedEvent) -> tuple[bytes, bytes]:
+        """The event as it goes to `events`, and its key."""
+        answered = CheckedEvent(event.event_id, event.time_us, event.texts, event.numbers, answered=True)
+        return pack_event(self.pipeline, answered).SerializeToString(), event.texts[self._key].encode()
+
+    def _repeat(self, batch: RequestBatch, answered: AnsweredRows, row: int, record: bytes) -> Prediction:
+        request = batch.request_of(row)
+        like = Prediction(
+            prediction_id=answered.prediction_ids[row],
+            channel=request.channel,
+            received_time_us=request.received_us,
+            answered_time_us=answered.answered_us,
+        )
+        return repeat_of(record, like)
+
+    def _fitting(self, choice: Choice) -> None:
         if choice.version.features_fingerprint != self.pipeline.features_fingerprint:
             raise NotServingError(
                 f"model version {choice.version.version} takes features {choice.version.features_fingerprint:016x}; "
                 f"this gateway computes {self.pipeline.features_fingerprint:016x}"
             )
-        return choice
-
-    async def _read(self, events: Sequence[CheckedEvent], deadline: float) -> list[FeatureRows]:
-        return list(
-            await asyncio.gather(
-                *(
-                    self._features.submit(None, chunk, len(chunk), deadline)
-                    for chunk in chunked(events, self._features.max_rows)
-                )
-            )
-        )
-
-    def _draft(
-        self,
-        request: ScoringRequest,
-        index: int,
-        read: Sequence[FeatureRows],
-        values: FloatArray,
-        scored: ScoredRows,
-        score: float,
-    ) -> DraftAnswer:
-        event = request.events[index]
-        rows = read[index // self._features.max_rows]
-        prediction = self.prediction(scored, score, rows.degradations)
-        prediction.prediction_id = f"{self._id_prefix}{next(self._ids)}"
-        prediction.event_id = event.event_id
-        prediction.event_time_us = event.time_us
-        prediction.features_fingerprint = self.pipeline.features_fingerprint
-        prediction.features.extend(values.tolist())
-        entities = entity_ids(self.pipeline, event)
-        prediction.entities.extend(entities)
-        prediction.event_positions.extend(rows.event_positions)
-        prediction.outcome_positions.extend(rows.outcome_positions)
-        prediction.features_time_us = rows.newest_us
-        prediction.channel = request.channel
-        prediction.ingested = request.ingest
-        prediction.received_time_us = request.received_us
-        prediction.overridden.extend(sorted(request.overrides))
-        if not request.ingest:
-            return DraftAnswer(prediction)
-        return DraftAnswer(prediction, *self._ingested(event))
-
-    def _ingested(self, event: CheckedEvent) -> tuple[bytes, bytes]:
-        """The event as it goes to `events`, and its key."""
-        answered = CheckedEvent(event.event_id, event.time_us, event.texts, event.numbers, answered=True)
-        key_entity = [entity.name for entity in self.pipeline.entities].index(self.pipeline.key)
-        return (
-            pack_event(self.pipeline, answered).SerializeToString(),
-            entity_ids(self.pipeline, event)[key_entity].encode(),
-        )
-
-    def _repeat(self, request: ScoringRequest, index: int, record: bytes) -> DraftAnswer:
-        like = Prediction(
-            prediction_id=f"{self._id_prefix}{next(self._ids)}",
-            channel=request.channel,
-            received_time_us=request.received_us,
-            answered_time_us=self._clock(),
-        )
-        return DraftAnswer(repeat_of(record, like))
-
-    def prediction(self, scored: ScoredRows, score: float, missing: Sequence[Degradation.ValueType] = ()) -> Prediction:
-        """What a score and the version that made it say, with the role of an answer."""
-        version = scored.choice.version
-        prediction = Prediction(
-            role=ROLE_ANSWER,
-            score=score,
-            decision=self.pipeline.model.decision.decide(score, untrained=version.untrained),
-            model_version=version.version,
-            route=scored.choice.route,
-            route_epoch=scored.choice.epoch,
-            untrained=version.untrained,
-            model_time_us=version.model_time_us,
-            answered_time_us=self._clock(),
-            degradations=missing,
-        )
-        if scored.in_process:
-            prediction.degradations.append(DEGRADATION_MODEL_IN_PROCESS)
-        return prediction
-
-
-def count_answers(predictions: Sequence[Prediction]) -> None:
-    """Count answers in the metrics."""
-    for prediction in predictions:
-        channel = Channel.Name(prediction.channel).removeprefix("CHANNEL_").lower()
-        ANSWERS.labels(channel, Role.Name(prediction.role).removeprefix("ROLE_").lower()).inc()
-        if prediction.role == ROLE_REPEAT:
-            REPEATS.labels(channel).inc()
-        for missing in prediction.degradations:
-            DEGRADED.labels(Degradation.Name(missing).removeprefix("DEGRADATION_").lower()).inc()
-
-
-def chunked(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    """Parts of at most `size` items, in order."""
-    return [items[i : i + size] for i in range(0, len(items), size)]

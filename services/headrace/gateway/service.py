@@ -12,27 +12,34 @@ from redis.exceptions import RedisError
 from headrace.gateway.access_door import Door
 from headrace.gateway.answer_log import AnswerLog
 from headrace.gateway.answer_records import AnswerRecords, LocalRecords
-from headrace.gateway.batching import Batcher
+from headrace.gateway.batching import Batcher, Flush
 from headrace.gateway.cache_metrics import CACHES
+from headrace.gateway.calls import Calls, RequestBatcher
 from headrace.gateway.circuit_breaker import CircuitBreaker
 from headrace.gateway.feature_reading import FeatureReading
 from headrace.gateway.grpc_server import GrpcServer
-from headrace.gateway.grpc_service import Calls, FeatureService, PredictionService
+from headrace.gateway.grpc_service import FeatureService, GrpcCalls, PredictionService
+from headrace.gateway.http_server import HttpServer
 from headrace.gateway.in_process_models import InProcessModels
 from headrace.gateway.inference import Inference
 from headrace.gateway.kafka_scorer import KafkaScorer
 from headrace.gateway.lease_renewal import LeaseRenewal
-from headrace.gateway.metrics import BATCH_ROWS, QUEUE_TIME
+from headrace.gateway.metrics import BATCH_ROWS, FLUSHES, QUEUE_TIME
+from headrace.gateway.model_scores import ModelBatcher, ModelScores
+from headrace.gateway.prediction_encoding import PredictionEncoder
 from headrace.gateway.route_log import RouteLog
 from headrace.gateway.routing import Routing
-from headrace.gateway.scoring import FeatureBatcher, LogBatcher, ModelBatcher, Scoring
+from headrace.gateway.scoring import Scoring
 from headrace.gateway.settings import GatewaySettings
+from headrace.gateway.shadow_scoring import ShadowScoring
 from headrace.gateway.spool import Spool
 from headrace.gateway.spool_adoption import SpoolAdoption
 from headrace.gateway.spool_directories import spools_of
 from headrace.gateway.spool_shipping import SpoolShipping
-from headrace.gateway.triton import TritonClient
+from headrace.gateway.triton_pool import TritonPool
+from headrace.gateway.vector_scoring import VectorScoring
 from headrace.gateway.warm_up import WarmUp
+from headrace.pipeline.evaluation import MACHINE_CODE, load_kernel
 from headrace.pipeline.state import compile_plan
 from headrace.platform import redis
 from headrace.platform.artifacts import ArtifactStore
@@ -52,16 +59,18 @@ REDIS_REST_S = 0.5
 WARM_UP_S = 2.0
 RESOLVE_PATIENCE_S = 30.0
 # Small reads and writes let other clients of the same Redis in between.
-FEATURE_ROWS = 512
-# Reads and writes share the event loop and one Redis: while one is under way the next gathers rows. A second call to
-# the model keeps Triton busy while the first answer is taken apart.
-REDIS_IN_FLIGHT = 1
+REQUEST_ROWS = 512
+# While one batch waits for Redis or Triton, the next is read or taken apart. More of them would only be smaller.
+REQUESTS_IN_FLIGHT = 3
 MODEL_IN_FLIGHT = 2
+# Shadows may have as much under way as this many full batches.
+SHADOW_BATCHES = 4
 
 
-def _observe(stage: str, rows: int, waited_s: float) -> None:
+def _observe(stage: str, rows: int, waited_s: float, reason: Flush) -> None:
     BATCH_ROWS.labels(stage).observe(rows)
     QUEUE_TIME.labels(stage).observe(waited_s)
+    FLUSHES.labels(stage, reason.value).inc()
 
 
 class GatewayService:
@@ -83,7 +92,8 @@ class GatewayService:
         self._pipeline = load_pipeline(settings.pipeline)
         self._plan = compile_plan(self._pipeline)
         self._deployed = deployed_name(self._pipeline.name, settings.namespace)
-        self._door = Door(settings, self._deployed, (settings.grpc_host,))
+        hosts = (settings.grpc_host,) if settings.http_port is None else (settings.grpc_host, settings.http_host)
+        self._door = Door(settings, self._deployed, hosts)
         self._topics = Topics(self._deployed, definition=settings.definition)
         self._log = get_logger()
         self._routing = Routing(self._pipeline.features_fingerprint)
@@ -99,6 +109,7 @@ class GatewayService:
         self._scoring_task: asyncio.Task[None] | None = None
         self._spool: Spool | None = None
         self._server: GrpcServer | None = None
+        self._http: HttpServer | None = None
 
     async def start(self) -> None:
         """Connect, take up the spool, and listen. Calls are refused until there is a route table."""
@@ -108,16 +119,19 @@ class GatewayService:
         timeout_s = settings.redis_timeout_ms / 1000
         self._redis = redis.connect(settings.redis_url)
         self._connections = RedisConnections(settings.redis_url)
-        self._triton = TritonClient(
+        self._triton = TritonPool(
             settings.triton_urls,
             timeout_s=settings.triton_timeout_ms / 1000,
             probe_s=settings.triton_probe_ms / 1000,
+            hedge_s=settings.triton_hedge_ms / 1000,
+            keepalive_s=settings.triton_keepalive_s,
+            statistics_s=settings.triton_statistics_s,
         )
         breaker = CircuitBreaker(REDIS_REST_S, time.monotonic)
         local = LocalRecords(settings.idempotency_window_s, settings.idempotency_local_bytes)
         CACHES.watch("answers", local)
         records = AnswerRecords(
-            self._redis,
+            self._connections,
             self._deployed,
             local,
             window_s=settings.idempotency_window_s,
@@ -147,39 +161,48 @@ class GatewayService:
             records,
             timeout_s=timeout_s,
             breaker=breaker,
+            kernel=await asyncio.to_thread(load_kernel, settings.state_dir / MACHINE_CODE),
         )
         await self._read_once(reading)
         inference = Inference(self._routing, self._triton, self._models)
-        window_s, queued = settings.batch_window_ms / 1000, settings.queue_rows
-        self._features: FeatureBatcher = Batcher(
-            reading.read,
-            name="features",
-            max_rows=FEATURE_ROWS,
-            window_s=window_s,
-            max_queued_rows=queued,
-            max_in_flight=REDIS_IN_FLIGHT,
-            observe=partial(_observe, "features"),
-        )
+        window_s = None if settings.batch_window_ms is None else settings.batch_window_ms / 1000
         self._rows: ModelBatcher = Batcher(
             inference.infer,
             name="model",
             max_rows=settings.batch_rows,
             window_s=window_s,
-            max_queued_rows=queued,
+            max_queued_rows=settings.queue_rows,
             max_in_flight=MODEL_IN_FLIGHT,
             observe=partial(_observe, "model"),
         )
-        self._answers: LogBatcher = Batcher(
-            answer_log.log,
-            name="log",
-            max_rows=FEATURE_ROWS,
-            window_s=window_s,
-            max_queued_rows=queued,
-            max_in_flight=REDIS_IN_FLIGHT,
-            observe=partial(_observe, "log"),
+        encoder = PredictionEncoder(self._pipeline)
+        model_scores = ModelScores(self._routing, self._rows)
+        self._shadows = ShadowScoring(
+            self._routing,
+            model_scores,
+            answer_log,
+            encoder,
+            self._pipeline.model.decision,
+            most_rows=SHADOW_BATCHES * REQUEST_ROWS,
         )
         scoring = Scoring(
-            self._pipeline, settings.instance, self._routing, self._features, self._rows, self._answers, self._spool
+            self._pipeline,
+            settings.instance,
+            self._routing,
+            reading,
+            model_scores,
+            answer_log,
+            self._shadows,
+            encoder,
+        )
+        self._requests: RequestBatcher = Batcher(
+            scoring.answer,
+            name="requests",
+            max_rows=REQUEST_ROWS,
+            window_s=window_s,
+            max_queued_rows=settings.queue_rows,
+            max_in_flight=REQUESTS_IN_FLIGHT,
+            observe=partial(_observe, "requests"),
         )
         if self._assignment is not None:
             heartbeat = self._health.heartbeat("kafka_scorer", HEARTBEAT_S)
@@ -188,23 +211,26 @@ class GatewayService:
                 settings.kafka_bootstrap,
                 topics,
                 settings.instance,
-                scoring,
+                VectorScoring(self._pipeline, self._routing, model_scores, records, self._shadows, encoder),
                 self._routing,
-                records,
+                len(self._pipeline.feature_names),
                 self._assignment,
                 heartbeat,
                 settings.score_batch_records,
             )
-        self._warm_up = WarmUp(scoring.score, self._routing, self._models, len(self._pipeline.feature_names))
-        calls = Calls(settings.request_timeout_s)
+        self._warm_up = WarmUp(model_scores, self._routing, self._models, len(self._pipeline.feature_names))
+        calls = Calls(self._pipeline, self._deployed, scoring, self._requests, self._spool)
+        shared = GrpcCalls(calls, settings.request_timeout_s)
         self._server = GrpcServer(
             f"{settings.grpc_host}:{settings.grpc_port}",
-            PredictionService(scoring, self._deployed, calls, settings.stream_in_flight),
-            FeatureService(scoring, self._deployed, calls),
+            PredictionService(shared, settings.stream_in_flight),
+            FeatureService(shared),
             self._health,
             self._door,
             share_port=bool(settings.instance_group),
         )
+        if settings.http_port is not None:
+            self._http = HttpServer(calls, self._deployed, settings, self._door)
         if not settings.instance_group:
             await self._listen()
 
@@ -216,6 +242,9 @@ class GatewayService:
         assert self._server is not None
         port = await self._server.start()
         self._log.info("gateway listening", grpc_host=self._settings.grpc_host, grpc_port=port, pipeline=self._deployed)
+        if self._http is not None:
+            port = await self._http.start()
+            self._log.info("gateway listening for HTTP", http_host=self._settings.http_host, http_port=port)
 
     async def _become_ready(self) -> None:
         await self._warm_up.run()
@@ -236,7 +265,7 @@ class GatewayService:
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(WARM_UP_S):
                 await self._redis.ping()
-        await reading.read(None, [[nobody]])
+        await reading.read([nobody])
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -264,12 +293,15 @@ class GatewayService:
         assert self._server is not None
         try:
             async with asyncio.timeout(deadline.remaining() * 0.8):
-                await self._server.stop(deadline.remaining() * 0.5)
+                grace_s = deadline.remaining() * 0.5
+                servers = [one for one in (self._server, self._http) if one is not None]
+                await asyncio.gather(*(one.stop(grace_s) for one in servers))
                 if self._scorer is not None and self._scoring_task is not None:
                     self._scorer.stop()
                     await asyncio.wait({self._scoring_task})
-                for batcher in (self._features, self._rows, self._answers):
-                    await batcher.drain()
+                await self._requests.drain()
+                await self._shadows.drain()
+                await self._rows.drain()
                 await self._shipping.flush(self._spool)
         except TimeoutError:
             # What is in the spool is shipped by the next process.
@@ -280,8 +312,11 @@ class GatewayService:
         async with asyncio.timeout(deadline.remaining()):
             if self._server is not None:
                 await self._server.stop(0)
-                for batcher in (self._features, self._rows, self._answers):
-                    await batcher.close()
+                if self._http is not None:
+                    await self._http.stop(0)
+                await self._shadows.close()
+                await self._requests.close()
+                await self._rows.close()
             if self._spool is not None:
                 self._spool.close()
             if hasattr(self, "_lease"):

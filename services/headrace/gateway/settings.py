@@ -34,6 +34,18 @@ class GatewaySettings(DoorSettings):
     instance_group: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,40})?$")
     """Set for each of several processes by the one that starts them: its own instance name."""
 
+    http_host: str = "127.0.0.1"
+    """Address to serve HTTP on."""
+
+    http_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port to serve JSON over HTTP on; 0 takes a free one; unset serves none."""
+
+    http_body_bytes: int = Field(default=4 << 20, ge=1 << 10, le=64 << 20)
+    """Largest body of an HTTP request."""
+
+    http_connections: int = Field(default=1000, ge=1, le=100_000)
+    """Most HTTP connections at a time; more are refused with 503."""
+
     kafka_scorer: bool = True
     """Whether this process also scores `vectors`."""
 
@@ -43,8 +55,9 @@ class GatewaySettings(DoorSettings):
     batch_rows: int = Field(default=1024, ge=1, le=1024)
     """Rows of a full batch for the model."""
 
-    batch_window_ms: float = Field(default=2.0, ge=0, le=1000)
-    """How long a row may wait for others while a call to Triton is under way, in milliseconds."""
+    batch_window_ms: float | None = Field(default=None, ge=0, le=1000)
+    """How long a row may wait for others while a batch is under way, in milliseconds; by default it follows the
+    measured time of the batches."""
 
     queue_rows: int = Field(default=16384, ge=1, le=1_000_000)
     """Rows that may wait; more are refused with RESOURCE_EXHAUSTED."""
@@ -59,7 +72,19 @@ class GatewaySettings(DoorSettings):
     """How long Triton may take for a batch before the model runs inside the gateway, in milliseconds."""
 
     triton_probe_ms: float = Field(default=250.0, gt=0, le=60_000)
-    """Time between two looks at a Triton server that is away, in milliseconds."""
+    """How long a Triton server that is away is left alone before a trial call, in milliseconds; the time doubles with
+    each failure in a row, up to 2 s."""
+
+    triton_hedge_ms: float = Field(default=0.0, ge=0, le=60_000)
+    """After how long without an answer a batch goes to a second Triton server too, in milliseconds; 0 never does. A few
+    times the usual time of a call cuts the slowest answers, for some more work in Triton."""
+
+    triton_keepalive_s: float = Field(default=10.0, ge=0, le=3600)
+    """Time between two pings on a quiet connection to Triton, in seconds; 0 sends none. The server must be started with
+    `--grpc-keepalive-permit-without-calls=1` and `--grpc-http2-min-recv-ping-interval-without-data` below this."""
+
+    triton_statistics_s: float = Field(default=5.0, ge=0, le=3600)
+    """Time between two readings of Triton's own times of queue and model for the metrics, in seconds; 0 reads none."""
 
     redis_timeout_ms: float = Field(default=250.0, gt=0, le=60_000)
     """How long Redis may take before features are their declared defaults, in milliseconds."""

@@ -1,13 +1,14 @@
 """The local log of answers: on disk before an answer goes out, in Kafka soon after.
 
-An answer is first appended as *pending*, then claimed for its event id, then decided: to be shipped, or void because
-another answer was first. So whatever moment the process is killed at, the next one finds either the decision, or a
-pending answer whose claim it can look up. Writes are not synchronised to the disk: they survive the process, not the
-machine.
+The answers of a batch are first appended as a *pending* run, then claimed for their event ids, then decided: each to
+be shipped, or void because another answer was first. So whatever moment the process is killed at, the next one finds
+either the decision, or a pending run whose claims it can look up. Writes are not synchronised to the disk: they survive
+the process, not the machine.
 
 Segment files `<first sequence number>.spool` hold records: length and CRC-32 (uint32 each, little-endian), kind
-(uint8), sequence number (uint64), body. The CRC covers what follows it. A record that is cut off or does not match
-ends its segment.
+(uint8), sequence number of the first answer (uint64), body. The CRC covers what follows it. A record that is cut off or
+does not match ends its segment. The body of a run is the number of answers (uint32), the sizes of predictions, keys,
+events and event keys (uint32 each), and then these; that of a decision is a byte for each answer of its run.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+import numpy as np
+
 from headrace.gateway.errors import OverloadedError
 from headrace.platform.errors import OperatorError
 
 FRAME = struct.Struct("<II")
 HEAD = struct.Struct("<BQ")
-SIZES = struct.Struct("<IIII")
+COUNT = struct.Struct("<I")
+PARTS = 4
 SUFFIX = ".spool"
 POSITION_FILE = "shipped"
 LOCK_FILE = "lock"
@@ -41,36 +45,71 @@ class SpoolError(OperatorError):
 
 
 class _Kind(IntEnum):
-    PENDING = 1
-    DECIDED = 2
-    DECISION = 3
+    PENDING = 4
+    DECIDED = 5
+    DECISION = 6
 
 
 @dataclass(slots=True)
-class SpoolEntry:
-    """One answer on its way to Kafka.
+class SpoolRun:
+    """Answers of one batch on their way to Kafka, n.
 
     Attributes:
-        prediction: serialized `Prediction`.
-        key: its key, the event id.
-        event: serialized `Event` to append too; empty for none.
-        event_key: key of the event.
-        sequence: its number, given when it is appended.
-        ship: whether it is to be shipped; None while that is not decided.
+        predictions: serialized `Prediction`s.
+        keys: their keys, the event ids.
+        events: serialized `Event`s to append too, n; empty bytes for none. An empty list when no answer has one.
+        event_keys: keys of the events; as many.
+        ship: for each answer whether it is to be shipped; None while that is not decided.
+        first: sequence number of the first answer, given when the run is appended.
     """
 
-    prediction: bytes
-    key: bytes
-    event: bytes = b""
-    event_key: bytes = b""
-    sequence: int = -1
-    ship: bool | None = None
+    predictions: Sequence[bytes]
+    keys: Sequence[bytes]
+    events: Sequence[bytes] = ()
+    event_keys: Sequence[bytes] = ()
+    ship: Sequence[bool] | None = None
+    first: int = -1
+    size: int = 0
+
+    def __len__(self) -> int:
+        return len(self.predictions)
 
     @property
-    def size(self) -> int:
-        """Bytes of its record."""
-        parts = len(self.prediction) + len(self.key) + len(self.event) + len(self.event_key)
-        return FRAME.size + HEAD.size + SIZES.size + parts
+    def behind(self) -> int:
+        """Sequence number behind the last answer."""
+        return self.first + len(self.predictions)
+
+    def above(self, position: int) -> SpoolRun:
+        """What of it lies at or above a sequence number."""
+        rows = slice(max(0, position - self.first), None)
+        ship = None if self.ship is None else self.ship[rows]
+        return SpoolRun(
+            self.predictions[rows],
+            self.keys[rows],
+            self.events[rows],
+            self.event_keys[rows],
+            ship,
+            max(self.first, position),
+            self.size,
+        )
+
+    def body(self) -> bytes:
+        """As it lies in a file."""
+        columns = (self.predictions, self.keys, self.events, self.event_keys)
+        lengths = [length for column in columns for length in (map(len, column) if column else (0,) * len(self))]
+        flat = [part for column in columns for part in column]
+        return b"".join((COUNT.pack(len(self)), np.array(lengths, "<u4").tobytes(), *flat))
+
+    @staticmethod
+    def of(body: bytes) -> SpoolRun:
+        """From a file."""
+        (count,) = COUNT.unpack_from(body)
+        lengths = np.frombuffer(body, "<u4", count * PARTS, COUNT.size)
+        ends = (np.cumsum(lengths, dtype=np.int64) + COUNT.size + lengths.nbytes).tolist()
+        begins = [COUNT.size + lengths.nbytes, *ends[:-1]]
+        parts = [body[begin:end] for begin, end in zip(begins, ends, strict=True)]
+        predictions, keys, events, event_keys = (parts[count * i : count * (i + 1)] for i in range(PARTS))
+        return SpoolRun(predictions, keys, events, event_keys)
 
 
 class Spool:
@@ -100,7 +139,7 @@ class Spool:
         self._limit_bytes = limit_bytes
         self._segment_bytes = segment_bytes
         self._changed = changed
-        self._entries: dict[int, SpoolEntry] = {}
+        self._runs: dict[int, SpoolRun] = {}
         self._bytes = 0
         self._file: int | None = None
         self._file_bytes = 0
@@ -130,7 +169,7 @@ class Spool:
     @property
     def is_empty(self) -> bool:
         """Whether Kafka has everything."""
-        return not self._entries
+        return not self._runs
 
     def require_room(self) -> None:
         """Check before work is done for an answer.
@@ -143,69 +182,72 @@ class Spool:
                 f"{self._bytes} bytes of answers wait for Kafka; at most {self._limit_bytes} may", RETRY_AFTER_S
             )
 
-    def append(self, entries: Sequence[SpoolEntry]) -> None:
-        """Append answers; those with `ship` None are pending. Gives them their sequence numbers.
+    def append(self, *runs: SpoolRun) -> None:
+        """Append runs in one write; those with `ship` None are pending. Gives them their sequence numbers.
 
         Raises:
             OverloadedError: it is full, or the disk is.
         """
         self.require_room()
-        self._write(self._numbered(entries))
-        self._next += len(entries)
-        self._keep(entries)
+        self._write(self._numbered(runs))
+        self._keep(runs)
 
-    def _numbered(self, entries: Sequence[SpoolEntry]) -> list[bytes]:
-        records = []
-        for sequence, entry in enumerate(entries, self._next):
-            entry.sequence = sequence
-            kind = _Kind.PENDING if entry.ship is None else _Kind.DECIDED
-            sizes = SIZES.pack(len(entry.prediction), len(entry.key), len(entry.event), len(entry.event_key))
-            body = b"".join((sizes, entry.prediction, entry.key, entry.event, entry.event_key))
-            records.append(_framed(kind, sequence, body))
+    def _numbered(self, runs: Sequence[SpoolRun]) -> list[bytes]:
+        """Their records; the numbers are taken once the runs are kept."""
+        records, first = [], self._next
+        for run in runs:
+            run.first, first = first, first + len(run)
+            record = _framed(_Kind.PENDING if run.ship is None else _Kind.DECIDED, run.first, run.body())
+            run.size = len(record)
+            records.append(record)
         return records
 
-    def _keep(self, entries: Sequence[SpoolEntry]) -> None:
-        for entry in entries:
-            self._entries[entry.sequence] = entry
-            self._bytes += entry.size
+    def _keep(self, runs: Sequence[SpoolRun]) -> None:
+        for run in runs:
+            self._runs[run.first] = run
+            self._bytes += run.size
+            self._next = run.behind
         self._changed()
 
-    def decide(self, entries: Sequence[SpoolEntry], ship: Sequence[bool], more: Sequence[SpoolEntry] = ()) -> None:
-        """Decide pending answers: to be shipped, or void; in one write with answers that take the place of void ones.
+    def decide(self, run: SpoolRun, ship: Sequence[bool], *more: SpoolRun) -> None:
+        """Decide a pending run: each answer to be shipped, or void; in one write with those that take the place of void
+        ones.
 
         A full disk is no error here: what is pending on it will be decided in the same way after a restart.
         """
-        body = b"".join(HEAD.pack(yes, entry.sequence) for entry, yes in zip(entries, ship, strict=True))
-        records = self._numbered(more)
-        self._next += len(more)
+        decision = _framed(_Kind.DECISION, run.first, bytes(map(bool, ship)))
         with suppress(OverloadedError):
-            self._write([*records, _framed(_Kind.DECISION, self._next, body)])
-        for entry, yes in zip(entries, ship, strict=True):
-            entry.ship = yes
+            self._write([*self._numbered(more), decision])
+        run.ship = ship
         self._keep(more)
 
-    def pending(self) -> list[SpoolEntry]:
-        """Answers that are not decided, in order."""
-        return [entry for entry in self._entries.values() if entry.ship is None]
+    def pending(self) -> list[SpoolRun]:
+        """Runs that are not decided, in order."""
+        return [run for run in self._runs.values() if run.ship is None]
 
-    def ready(self, most: int) -> list[SpoolEntry]:
-        """The oldest answers, void ones too, up to the first that is not decided."""
-        found: list[SpoolEntry] = []
-        for entry in self._entries.values():
-            if entry.ship is None or len(found) == most:
+    def ready(self, most: int) -> list[SpoolRun]:
+        """The oldest runs up to the first that is not decided, as many as have `most` answers, at least one.
+
+        Args:
+            most: answers, void ones too.
+        """
+        found: list[SpoolRun] = []
+        count = 0
+        for run in self._runs.values():
+            count += len(run)
+            if run.ship is None or (found and count > most):
                 break
-            found.append(entry)
+            found.append(run)
         return found
 
     def shipped(self, position: int) -> None:
-        """Forget everything below a sequence number: Kafka has it.
+        """Forget all runs that lie below a sequence number: Kafka has them.
 
         Raises:
             SpoolError: the directory cannot be used.
         """
-        while self._entries and (first := next(iter(self._entries))) < position:
-            self._bytes -= self._entries.pop(first).size
         self._position = max(self._position, position)
+        self._forget_shipped()
         self._next = max(self._next, position)
         if self._directory is None:
             return
@@ -219,6 +261,15 @@ class Spool:
         except OSError as error:
             raise SpoolError(f"the spool in {self._directory} cannot be used: {error.strerror}") from error
         self._segments = self._segments[len(done) :]
+
+    def _forget_shipped(self) -> None:
+        while self._runs and (run := next(iter(self._runs.values()))).first < self._position:
+            del self._runs[run.first]
+            if run.behind > self._position:
+                left = run.above(self._position)
+                self._runs = {left.first: left, **self._runs}
+                return
+            self._bytes -= run.size
 
     def close(self) -> None:
         """Close the files; what waits stays in them."""
@@ -270,20 +321,22 @@ class Spool:
         for _, path in _segments(directory):
             content = path.read_bytes()
             end = 0
-            for kind, sequence, body, behind in _records(content):
+            for kind, first, body, behind in _records(content, path):
                 end = behind
                 if kind is _Kind.DECISION:
-                    for yes, decided in HEAD.iter_unpack(body):
-                        if decided in self._entries:
-                            self._entries[decided].ship = bool(yes)
+                    if first in self._runs:
+                        self._runs[first].ship = [bool(yes) for yes in body]
                     continue
-                self._next = max(self._next, sequence + 1)
-                if sequence >= self._position:
-                    entry = _entry(kind, sequence, body)
-                    self._entries[sequence] = entry
-                    self._bytes += entry.size
+                run = SpoolRun.of(body)
+                run.first, run.size = first, FRAME.size + HEAD.size + len(body)
+                run.ship = None if kind is _Kind.PENDING else [True] * len(run)
+                self._next = max(self._next, run.behind)
+                if run.behind > self._position:
+                    self._runs[first] = run
+                    self._bytes += run.size
             if end < len(content):
                 os.truncate(path, end)
+        self._forget_shipped()
 
 
 def _framed(kind: _Kind, sequence: int, body: bytes) -> bytes:
@@ -291,7 +344,7 @@ def _framed(kind: _Kind, sequence: int, body: bytes) -> bytes:
     return FRAME.pack(len(content), zlib.crc32(content)) + content
 
 
-def _records(content: bytes) -> Iterator[tuple[_Kind, int, bytes, int]]:
+def _records(content: bytes, path: Path) -> Iterator[tuple[_Kind, int, bytes, int]]:
     """Kind, sequence number, body and end of each whole record."""
     at = 0
     while at + FRAME.size + HEAD.size <= len(content):
@@ -301,17 +354,12 @@ def _records(content: bytes) -> Iterator[tuple[_Kind, int, bytes, int]]:
         if length < HEAD.size or len(framed) < length or zlib.crc32(framed) != crc:
             return
         kind, sequence = HEAD.unpack_from(framed)
+        if kind not in list(_Kind):
+            raise SpoolError(
+                f"{path} holds records of kind {kind}: another version of Headrace wrote it; it must ship it"
+            )
         yield _Kind(kind), sequence, framed[HEAD.size :], end
         at = end
-
-
-def _entry(kind: _Kind, sequence: int, body: bytes) -> SpoolEntry:
-    parts, at = [], SIZES.size
-    for size in SIZES.unpack_from(body):
-        parts.append(body[at : at + size])
-        at += size
-    prediction, key, event, event_key = parts
-    return SpoolEntry(prediction, key, event, event_key, sequence, None if kind is _Kind.PENDING else True)
 
 
 def _segments(directory: Path) -> list[tuple[int, Path]]:

@@ -8,21 +8,23 @@ starts reads how far its predecessor came.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from aiokafka import OffsetAndMetadata
 
 from headrace.gateway.metrics import SHIPPED, SHIPPING_FAILURES, SPOOL_BYTES
-from headrace.gateway.spool import Spool, SpoolEntry
+from headrace.gateway.spool import Spool, SpoolRun
 from headrace.platform import kafka
 from headrace.platform.health import Component
 from headrace.platform.kafka import KafkaAdmin, KafkaRefused, KafkaUnavailable, TopicPartition
 from headrace.platform.logging import get_logger
+from headrace.platform.record_batches import send_keyed
 from headrace.platform.topics import Topics
 
 RETRY_S = 0.5
-MOST_RECORDS = 1000
+MOST_RECORDS = 2000
 MOST_REFUSALS = 5
 
 
@@ -103,8 +105,8 @@ class SpoolShipping:
             await self._emptied.wait()
 
     async def _ship(self, producer: Any, spool: Spool) -> None:
-        entries = spool.ready(MOST_RECORDS)
-        if not entries:
+        runs = spool.ready(MOST_RECORDS)
+        if not runs:
             self._changed.clear()
             self._note(spool)
             await self._changed.wait()
@@ -112,20 +114,23 @@ class SpoolShipping:
                 async with asyncio.timeout(self._gather_s):
                     await self._hurry.wait()
             return
+        predictions = [(run.keys[row], run.predictions[row]) for run in runs for row in _shipped_rows(run)]
+        events = [
+            (run.event_keys[row], run.events[row])
+            for run in runs
+            if run.events
+            for row in _shipped_rows(run)
+            if run.events[row]
+        ]
         async with kafka.transaction(producer):
-            sent = [future for entry in entries if entry.ship for future in await self._send(producer, entry)]
+            sent = await _send(producer, self._topics.predictions, predictions)
+            sent += await _send(producer, self._topics.events, events)
             await asyncio.gather(*sent)
-            behind = entries[-1].sequence + 1
+            behind = runs[-1].behind
             await producer.send_offsets_to_transaction({self._position: OffsetAndMetadata(behind, "")}, self._group)
         self._failures = 0
-        SHIPPED.inc(len(sent))
+        SHIPPED.inc(len(predictions) + len(events))
         self._forget(spool, behind)
-
-    async def _send(self, producer: Any, entry: SpoolEntry) -> list[Any]:
-        sent = [await producer.send(self._topics.predictions, entry.prediction, key=entry.key)]
-        if entry.event:
-            sent.append(await producer.send(self._topics.events, entry.event, key=entry.event_key))
-        return sent
 
     async def _committed(self) -> int:
         async with KafkaAdmin(self._bootstrap) as admin:
@@ -145,3 +150,12 @@ class SpoolShipping:
             self._component.not_ready(f"the spool is full: {spool.waiting_bytes} bytes wait for Kafka")
         else:
             self._component.ready()
+
+
+def _shipped_rows(run: SpoolRun) -> Iterable[int]:
+    ship = run.ship or ()
+    return range(len(ship)) if all(ship) else [row for row, yes in enumerate(ship) if yes]
+
+
+async def _send(producer: Any, topic: str, records: Sequence[tuple[bytes, bytes]]) -> list[asyncio.Future[object]]:
+    return await send_keyed(producer, topic, [key for key, _ in records], [value for _, value in records])

@@ -1,47 +1,83 @@
-"""Predictions of the Kafka path: made from a vector, recorded without it. Pure."""
+"""Predictions of the Kafka path, in columns: made from vectors, recorded without them. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
+from headrace.gateway.prediction_encoding import PredictionRows, call_fields, freshness_field, position_fields
+from headrace.gateway.repeats import repeat_of
+from headrace.pipeline.events import FloatArray
+from headrace.platform import wire_format as wire
 from headrace.v1.prediction_pb2 import CHANNEL_KAFKA, Prediction
 from headrace.v1.vector_pb2 import FeatureVector
 
 
-def fill(prediction: Prediction, vector: FeatureVector) -> Prediction:
-    """Complete a prediction with what its vector says; its id follows from the place of the event."""
-    prediction.prediction_id = f"k-{vector.source.partition}-{vector.source.offset}"
-    prediction.event_id = vector.event_id
-    prediction.event_time_us = vector.event_time_us
-    prediction.features_fingerprint = vector.features_fingerprint
-    prediction.features.extend(vector.values)
-    prediction.entities.extend(vector.entities)
-    prediction.event_positions.extend(vector.event_positions)
-    prediction.outcome_positions.extend(vector.outcome_positions)
-    prediction.features_time_us = vector.features_time_us
-    prediction.channel = CHANNEL_KAFKA
-    prediction.source.CopyFrom(vector.source)
-    prediction.ingested = True
-    prediction.received_time_us = vector.produced_time_us
-    return prediction
+def prediction_rows(vectors: Sequence[FeatureVector], values: FloatArray) -> PredictionRows:
+    """What the predictions of n vectors say of their events; their ids follow from the places of the events.
+
+    Args:
+        vectors: the vectors, at least one.
+        values: their values, shape (n, width), float64.
+    """
+    # The vectors of one batch of the feature worker hold at the same positions.
+    positions: dict[tuple[tuple[int, ...], tuple[int, ...]], bytes] = {}
+    freshness: dict[int, bytes] = {}
+    sources = [vector.source for vector in vectors]
+    at, fresh = [], []
+    for vector in vectors:
+        key = tuple(vector.event_positions), tuple(vector.outcome_positions)
+        if key not in positions:
+            positions[key] = position_fields(*key)
+        at.append(positions[key])
+        time_us = vector.features_time_us
+        if time_us not in freshness:
+            freshness[time_us] = freshness_field(time_us)
+        fresh.append(freshness[time_us])
+    topics = {source.topic: wire.text(1, source.topic) for source in sources}
+    calls = [
+        call_fields(
+            CHANNEL_KAFKA,
+            source=topics[source.topic] + wire.number(2, source.partition) + wire.number(3, source.offset),
+            ingested=True,
+            received_us=vector.produced_time_us,
+            overridden=(),
+        )
+        for source, vector in zip(sources, vectors, strict=True)
+    ]
+    return PredictionRows(
+        [f"k-{source.partition}-{source.offset}" for source in sources],
+        [vector.event_id for vector in vectors],
+        np.array([vector.event_time_us for vector in vectors], np.int64),
+        values,
+        list(zip(*(vector.entities for vector in vectors), strict=False)),
+        at,
+        fresh,
+        calls,
+    )
 
 
-def without_vector(prediction: Prediction) -> Prediction:
-    """A copy without what comes with the vector, which is most of its size."""
-    stripped = Prediction()
-    stripped.CopyFrom(prediction)
-    stripped.ClearField("features")
-    stripped.ClearField("features_fingerprint")
-    stripped.ClearField("entities")
-    stripped.ClearField("event_positions")
-    stripped.ClearField("outcome_positions")
-    return stripped
+def answer_of(before: bytes, prediction: Prediction) -> Prediction:
+    """What an event that has an answer already is answered with.
+
+    Args:
+        before: the first answer, as recorded.
+        prediction: what its vector would have got now.
+    """
+    first = Prediction.FromString(before)
+    if first.HasField("source") and first.source == prediction.source:
+        # Scored before and not committed. Others may have got that answer, so it stays as it was.
+        return _with_vector_of(first, prediction)
+    return repeat_of(before, prediction)
 
 
-def answered_again(first: Prediction, prediction: Prediction) -> Prediction:
-    """The answer that was recorded, with the vector again."""
-    answer = without_vector(first)
+def _with_vector_of(first: Prediction, prediction: Prediction) -> Prediction:
+    """The answer that was recorded without its vector, with it again."""
+    answer = Prediction()
+    answer.CopyFrom(first)
+    for field in ("features", "entities", "event_positions", "outcome_positions"):
+        answer.ClearField(field)
+        getattr(answer, field).extend(getattr(prediction, field))
     answer.features_fingerprint = prediction.features_fingerprint
-    answer.features.extend(prediction.features)
-    answer.entities.extend(prediction.entities)
-    answer.event_positions.extend(prediction.event_positions)
-    answer.outcome_positions.extend(prediction.outcome_positions)
     return answer

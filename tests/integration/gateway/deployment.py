@@ -24,7 +24,7 @@ import tritonclient.grpc.aio as triton_grpc
 from onnx import TensorProto, helper, numpy_helper
 from redis.asyncio import Redis
 
-from headrace.gateway.scoring import now_us
+from headrace.gateway.requests import now_us
 from headrace.platform.artifacts import ArtifactStore
 from headrace.platform.event_codec import CheckedEvent, pack_event
 from headrace.platform.kafka import KafkaAdmin, TopicPartition, consumer, producer, send

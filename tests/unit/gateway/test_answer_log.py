@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import redis.exceptions
 
-from headrace.gateway.answer_log import AnswerLog, DraftAnswer
+from headrace.gateway.answer_log import AnswerLog, NewAnswers
 from headrace.gateway.answer_records import AnswerRecords, LocalRecords
 from headrace.gateway.circuit_breaker import CircuitBreaker
-from headrace.gateway.spool import Spool
-from headrace.platform.redis import Client
+from headrace.gateway.spool import Spool, SpoolRun
+from headrace.platform.redis_connection import RedisConnections
 from headrace.v1.prediction_pb2 import DEGRADATION_IDEMPOTENCY_LOCAL, ROLE_ANSWER, ROLE_REPEAT, Prediction
 
 
 class SharedRecords:
-    """What several processes share, in the place of Redis: it runs the claim as one step."""
+    """What several processes share, in the place of Redis."""
 
     def __init__(self) -> None:
         self.records: dict[str, bytes] = {}
         self.away = False
         self.before_reply: Callable[[], None] = lambda: None
 
-    def register_script(self, _: str) -> Any:
-        async def claim(keys: Sequence[str], args: Sequence[bytes]) -> list[bytes | None]:
-            if self.away:
-                raise redis.exceptions.ConnectionError("away")
-            found = []
-            for key, record in zip(keys, args[1:], strict=True):
-                found.append(self.records.get(key))
-                self.records.setdefault(key, record)
-            await asyncio.sleep(0)
-            self.before_reply()
-            return found
-
-        return claim
+    async def execute(self, *commands: Sequence[Any]) -> list[bytes | None]:
+        if self.away:
+            raise redis.exceptions.ConnectionError("away")
+        found = []
+        for name, key, record, *options in commands:
+            assert (name, options[0], options[2:]) == ("SET", "PX", ["NX", "GET"])
+            found.append(self.records.get(key))
+            self.records.setdefault(key, record)
+        await asyncio.sleep(0)
+        self.before_reply()
+        return found
 
 
 class Killed(BaseException):
@@ -52,24 +50,57 @@ class Process:
         breaker = CircuitBreaker(0.5, lambda: self.now)
         self.spool = Spool(directory, limit_bytes=1 << 20, position=0, changed=lambda: None)
         local = LocalRecords(300, 1 << 20, lambda: self.now)
-        records = AnswerRecords(cast("Client", shared), "fraud", local, window_s=300, timeout_s=1, breaker=breaker)
+        records = AnswerRecords(
+            cast("RedisConnections", shared), "fraud", local, window_s=300, timeout_s=1, breaker=breaker
+        )
         self.log = AnswerLog(self.spool, records)
 
-    async def answer(self, *drafts: DraftAnswer) -> list[Prediction]:
-        return (await self.log.log(None, [drafts]))[0]
+    async def answer(self, *drafts: Draft) -> list[Prediction]:
+        """What the callers of a batch get."""
+        logged = await self.log.log(
+            NewAnswers(
+                [draft.prediction.event_id for draft in drafts],
+                [draft.prediction.SerializeToString() for draft in drafts],
+                [draft.event for draft in drafts],
+                [b"customer" if draft.event else b"" for draft in drafts],
+            )
+        )
+        answers = [logged.repeats.get(index, draft.prediction) for index, draft in enumerate(drafts)]
+        if logged.only_local:
+            for answer in answers:
+                if answer.role == ROLE_ANSWER:
+                    answer.degradations.append(DEGRADATION_IDEMPOTENCY_LOCAL)
+        return answers
 
     def logged(self) -> list[Prediction]:
-        return [Prediction.FromString(entry.prediction) for entry in self.spool.ready(1000) if entry.ship]
+        return [Prediction.FromString(run.predictions[row]) for run, row in self._shipped()]
 
     def events(self) -> list[bytes]:
-        return [entry.event for entry in self.spool.ready(1000) if entry.ship and entry.event]
+        return [run.events[row] for run, row in self._shipped() if run.events and run.events[row]]
+
+    def _shipped(self) -> Iterator[tuple[SpoolRun, int]]:
+        for run in self.spool.ready(1000):
+            for row, ship in enumerate(run.ship or ()):
+                if ship:
+                    yield run, row
 
 
-def draft(event_id: str, prediction_id: str, score: float = 0.5, event: bytes = b"") -> DraftAnswer:
+class Draft(NamedTuple):
+    prediction: Prediction
+    event: bytes
+
+
+def draft(event_id: str, prediction_id: str, score: float = 0.5, event: bytes = b"") -> Draft:
     prediction = Prediction(
         event_id=event_id, prediction_id=prediction_id, score=score, role=ROLE_ANSWER, ingested=bool(event)
     )
-    return DraftAnswer(prediction, event, b"customer" if event else b"")
+    return Draft(prediction, event)
+
+
+def pending(one: Draft) -> SpoolRun:
+    return SpoolRun(
+        [one.prediction.SerializeToString()], [one.prediction.event_id.encode()], [one.event], [b"customer"]
+    )
 
 
 def roles(predictions: Sequence[Prediction]) -> list[tuple[str, str, int]]:
@@ -147,7 +178,7 @@ async def test_killed_between_claim_and_decision_the_answer_is_logged_by_the_nex
 async def test_killed_before_the_claim_the_answer_gives_way_to_the_one_of_another_process(tmp_path: Path) -> None:
     shared = SharedRecords()
     process = Process(shared, tmp_path / "1")
-    process.spool.append([draft("e", "1", 0.1, b"event").entry(ship=None)])
+    process.spool.append(pending(draft("e", "1", 0.1, b"event")))
     process.spool.close()
     other = Process(shared, tmp_path / "2")
     answered = await other.answer(draft("e", "2", 0.2, b"event"))
@@ -162,7 +193,7 @@ async def test_killed_before_the_claim_the_answer_gives_way_to_the_one_of_anothe
 async def test_what_is_pending_is_logged_when_the_records_stay_away(tmp_path: Path) -> None:
     shared = SharedRecords()
     process = Process(shared, tmp_path)
-    process.spool.append([draft("e", "1").entry(ship=None)])
+    process.spool.append(pending(draft("e", "1")))
     shared.away = True
     await process.log.resolve(0)
     assert roles(process.logged()) == [("e", "1", ROLE_ANSWER)]

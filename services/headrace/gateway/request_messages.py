@@ -1,22 +1,20 @@
-"""gRPC requests into the core's form and answers back."""
+"""Requests as they travel, into the core's form. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from itertools import repeat
+
+import numpy as np
 
 from headrace.gateway.errors import InvalidRequestError, NotFoundError, Violation
-from headrace.gateway.requests import age_ms
 from headrace.pipeline import EventError, Pipeline
-from headrace.platform.event_codec import CheckedEvent, check_event
+from headrace.pipeline.events import EventColumns
+from headrace.pipeline.schema import check_identity
+from headrace.platform.event_codec import CheckedEvent, check_event, suspects
 from headrace.v1.event_pb2 import Event
-from headrace.v1.prediction_pb2 import Prediction
-from headrace.v1.prediction_service_pb2 import (
-    PredictBatchRequest,
-    PredictBatchResponse,
-    PredictOptions,
-    PredictResponse,
-)
+from headrace.v1.prediction_service_pb2 import PredictBatchRequest, PredictOptions
 
 MAX_BATCH_EVENTS = 4096
 MAX_VIOLATIONS = 20
@@ -73,29 +71,34 @@ def checked_batch(pipeline: Pipeline, request: PredictBatchRequest) -> list[Chec
     wrong = list(_shape_violations(pipeline, request, count))
     if wrong:
         raise InvalidRequestError(wrong)
-    columns = {column.name: column for column in request.columns}
-    texts = [
-        list(columns[field.name].texts) if field.name in columns else [""] * count for field in pipeline.event.texts
-    ]
+    given = {column.name: column for column in request.columns}
+    schema = pipeline.event
+    texts = [list(given[field.name].texts) if field.name in given else [""] * count for field in schema.texts]
     numbers = [
-        list(columns[field.name].numbers) if field.name in columns else [math.nan] * count
-        for field in pipeline.event.numbers
+        list(given[field.name].numbers) if field.name in given else [math.nan] * count for field in schema.numbers
     ]
-    rows_of_texts = list(zip(*texts, strict=True)) if texts else [()] * count
-    rows_of_numbers = list(zip(*numbers, strict=True)) if numbers else [()] * count
-    events = []
-    for i, (event_id, time_us) in enumerate(zip(request.event_ids, request.event_times_us, strict=True)):
-        event = Event(
-            event_id=event_id,
-            event_time_us=time_us,
-            schema_fingerprint=pipeline.schema_fingerprint,
-            texts=rows_of_texts[i],
-            numbers=rows_of_numbers[i],
+    columns = EventColumns(
+        list(request.event_ids),
+        np.array(request.event_times_us, np.int64),
+        {field.name: values for field, values in zip(schema.texts, texts, strict=True)},
+        {field.name: np.array(values, np.float64) for field, values in zip(schema.numbers, numbers, strict=True)},
+    )
+    events = [
+        CheckedEvent(event_id, time_us, row_texts, row_numbers, answered=False)
+        for event_id, time_us, row_texts, row_numbers in zip(
+            columns.ids,
+            request.event_times_us,
+            zip(*texts, strict=True) if texts else repeat(()),
+            zip(*numbers, strict=True) if numbers else repeat(()),
+            strict=False,
         )
+    ]
+    for row in suspects(schema, columns):
         try:
-            events.append(check_event(pipeline, event))
+            check_identity(events[row].event_id, events[row].time_us)
+            schema.check(events[row].texts, events[row].numbers)
         except EventError as error:
-            wrong.append(_violation(error, f"events[{i}]"))
+            wrong.append(_violation(error, f"events[{row}]"))
             if len(wrong) == MAX_VIOLATIONS:
                 break
     if wrong:
@@ -132,54 +135,3 @@ def _violation(error: EventError, where: str) -> Violation:
     else:
         field = f"{where}.fields.{error.field}"
     return Violation(field, error.detail)
-
-
-def response(prediction: Prediction, feature_names: Sequence[str], *, explain: bool) -> PredictResponse:
-    """The answer to one event."""
-    answer = PredictResponse(
-        event_id=prediction.event_id,
-        prediction_id=prediction.prediction_id,
-        score=prediction.score,
-        decision=prediction.decision,
-        model_version=prediction.model_version,
-        route=prediction.route,
-        role=prediction.role,
-        untrained=prediction.untrained,
-        degradations=prediction.degradations,
-        features_age_ms=age_ms(prediction),
-        model_time_us=prediction.model_time_us,
-    )
-    if explain and prediction.features:
-        answer.features.extend(prediction.features)
-        answer.feature_names.extend(feature_names)
-    return answer
-
-
-def batch_response(
-    predictions: Sequence[Prediction], feature_names: Sequence[str], *, explain: bool
-) -> PredictBatchResponse:
-    """The answers to a batch."""
-    versions: dict[str, int] = {}
-    indices = [versions.setdefault(one.model_version, len(versions)) for one in predictions]
-    answer = PredictBatchResponse(
-        event_ids=[one.event_id for one in predictions],
-        prediction_ids=[one.prediction_id for one in predictions],
-        scores=[one.score for one in predictions],
-        decisions=[one.decision for one in predictions],
-        routes=[one.route for one in predictions],
-        roles=[one.role for one in predictions],
-        model_versions=list(versions),
-        model_version_index=indices,
-        untrained=[one.untrained for one in predictions],
-        degradations=sorted({missing for one in predictions for missing in one.degradations}),
-        # The oldest of the batch: no answer is staler than it says.
-        features_age_ms=-1 if any(age_ms(one) < 0 for one in predictions) else max(map(age_ms, predictions)),
-        model_time_us=min(one.model_time_us for one in predictions),
-    )
-    if explain:
-        width = len(feature_names)
-        for one in predictions:
-            # Repeats of answers that came from Kafka have none.
-            answer.features.extend(one.features or [math.nan] * width)
-        answer.feature_names.extend(feature_names)
-    return answer

@@ -1,0 +1,118 @@
+"""One stream of events and its answers, in whatever order they come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+
+from headrace.gateway.answers import Answer
+from headrace.gateway.calls import Calls
+from headrace.gateway.errors import GatewayError, NotServingError
+from headrace.gateway.grpc_errors import status_of
+from headrace.gateway.metrics import REQUEST_TIME, REQUESTS
+from headrace.gateway.requests import CallContext
+from headrace.platform.logging import get_logger
+from headrace.v1.prediction_service_pb2 import PredictRequest, StreamError, StreamPredictResponse
+
+METHOD = "StreamPredict"
+
+
+class AnswerStream:
+    """Reads events while there is room, and gives their answers.
+
+    An event takes a place from when it is read until its answer is written: a client that does not read its answers is
+    not read from.
+
+    Args:
+        calls: of the gateway.
+        context: what an event that is read now is answered in.
+        most: events that may be under way at once.
+    """
+
+    def __init__(self, calls: Calls, context: Callable[[], CallContext], most: int) -> None:
+        self._calls = calls
+        self._context = context
+        self._most = most
+        self._loop = asyncio.get_running_loop()
+        self._under_way: set[asyncio.Future[Answer | GatewayError]] = set()
+        self._ready: deque[StreamPredictResponse] = deque()
+        self._places = 0
+        self._read_all = False
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._time = REQUEST_TIME.labels(METHOD)
+        self._ok = REQUESTS.labels(METHOD, "OK")
+
+    async def read(self, requests: AsyncIterator[PredictRequest]) -> None:
+        """Take in events until there are no more."""
+        try:
+            async for request in requests:
+                self._begin(request)
+                while self._places >= self._most:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self._read_all = True
+            self._changed.set()
+
+    async def answers(self) -> AsyncIterator[StreamPredictResponse]:
+        """The answers, until all events that were read have theirs."""
+        while True:
+            while self._ready:
+                yield self._ready.popleft()
+                self._places -= 1
+                self._room.set()
+            if self._read_all and not self._under_way:
+                return
+            self._changed.clear()
+            await self._changed.wait()
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        for future in self._under_way:
+            future.cancel()
+
+    def _begin(self, request: PredictRequest) -> None:
+        self._places += 1
+        began = time.perf_counter()
+        try:
+            future = self._calls.begin(request, self._context())
+        except GatewayError as error:
+            self._refuse(request, error)
+            return
+        self._under_way.add(future)
+        future.add_done_callback(partial(self._answered, request, began))
+
+    def _answered(self, request: PredictRequest, began: float, future: asyncio.Future[Answer | GatewayError]) -> None:
+        self._under_way.discard(future)
+        if future.cancelled():
+            self._refuse(request, NotServingError("the gateway is stopping"))
+            return
+        failure = future.exception()
+        if failure is None:
+            try:
+                prediction = self._calls.predicted(request, future.result())
+            except GatewayError as error:
+                failure = error
+            else:
+                self._time.observe(time.perf_counter() - began)
+                self._ok.inc()
+                self._put(StreamPredictResponse(event_id=request.event.event_id, prediction=prediction))
+                return
+        if not isinstance(failure, GatewayError):
+            get_logger().error("call failed", method=METHOD, exc_info=failure)
+            failure = GatewayError("the gateway failed; its log says more")
+        self._refuse(request, failure)
+
+    def _refuse(self, request: PredictRequest, error: GatewayError) -> None:
+        status = status_of(error)
+        REQUESTS.labels(METHOD, status.code.name).inc()
+        failure = StreamError(code=status.code.value[0], message=status.message, retry_after_ms=status.retry_after_ms)
+        self._put(StreamPredictResponse(event_id=request.event.event_id, error=failure))
+
+    def _put(self, answer: StreamPredictResponse) -> None:
+        self._ready.append(answer)
+        self._changed.set()

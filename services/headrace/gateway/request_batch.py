@@ -1,0 +1,81 @@
+"""The requests of a batch on their way to their answers. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.gateway.answers import Maker
+from headrace.gateway.errors import GatewayError
+from headrace.gateway.feature_reading import FeatureRows
+from headrace.gateway.requests import ScoringRequest
+from headrace.gateway.routing import Choice
+from headrace.pipeline.events import FloatArray
+from headrace.platform.event_codec import CheckedEvent
+
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBlock:
+    """Rows of a batch with their scores from one version."""
+
+    rows: Rows
+    maker: Maker
+    scores: FloatArray
+
+
+class RequestBatch:
+    """The requests of a batch on their way to their answers."""
+
+    def __init__(
+        self, requests: Sequence[ScoringRequest], events: Sequence[CheckedEvent], read: FeatureRows, values: FloatArray
+    ) -> None:
+        self.requests = requests
+        self.events = events
+        self.read = read
+        self.values = values
+        self.firsts = first_rows(requests)
+        # A score is of use as long as one of them waits for it.
+        self.deadline = max(request.deadline for request in requests)
+        self.parts: list[tuple[Choice, Rows]] = []
+        self.scored: list[ScoredBlock] = []
+        self.failed: dict[int, GatewayError] = {}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all rows are to be scored by the routed version."""
+        return not any(request.features_only or request.model_version for request in self.requests) and not any(
+            self.read.answers
+        )
+
+    def request_index(self, row: int) -> int:
+        """Which request a row belongs to."""
+        return bisect_right(self.firsts, row) - 1
+
+    def request_of(self, row: int) -> ScoringRequest:
+        """The request that a row belongs to."""
+        return self.requests[self.request_index(row)]
+
+    def fail(self, rows: Rows, error: GatewayError) -> None:
+        """The requests of rows have no answer."""
+        for row in rows.tolist():
+            self.failed.setdefault(self.request_index(row), error)
+
+    def drop_failed(self) -> None:
+        """Forget the scores of requests that have no answer because of others of their rows."""
+        if not self.failed:
+            return
+        for i, block in enumerate(self.scored):
+            kept = np.array([self.request_index(row) not in self.failed for row in block.rows.tolist()], np.bool_)
+            self.scored[i] = ScoredBlock(block.rows[kept], block.maker, block.scores[kept])
+
+
+def first_rows(requests: Sequence[ScoringRequest]) -> list[int]:
+    """The first row of each request."""
+    return list(itertools.accumulate((len(request.events) for request in requests[:-1]), initial=0))
