@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,12 +15,20 @@ from headrace.client.aio_stream import AsyncPredictionStream
 from headrace.client.batching import AsyncPredictionBatching
 from headrace.client.calls import STREAM_PREDICT, Call, CallBuilder
 from headrace.client.connection import Connection, Methods
-from headrace.client.errors import call_error, deadline_passed
+from headrace.client.errors import CallError, call_error, deadline_passed
+from headrace.client.frames import (
+    BATCH_ROWS,
+    ID_COLUMN,
+    FrameOptions,
+    answer_columns,
+    asked_events,
+)
 from headrace.client.reconnecting import RECONNECT_FOR_S, Patience
 from headrace.client.requests import MAX_BATCH_EVENTS, AnyEvent, CallOptions, ColumnValues, Times, Timing
 from headrace.client.schema import Schema
+from headrace.client.tables import AnyFrame, table
 from headrace.client.targets import DEFAULT_TARGET
-from headrace.client.thread_client import DEFAULT_TIMEOUT_S, STREAM_IN_FLIGHT
+from headrace.client.thread_client import DEFAULT_TIMEOUT_S, FRAME_IN_FLIGHT, STREAM_IN_FLIGHT
 from headrace.v1.prediction_service_pb2 import (
     GetFeaturesResponse,
     PredictBatchResponse,
@@ -135,6 +145,33 @@ class AsyncPredictionClient:
             max_in_flight=max_in_flight,
             max_waiting=max_waiting,
         )
+
+    async def predict_frame(
+        self, frame: AnyFrame, *, max_in_flight: int = FRAME_IN_FLIGHT, **asked: Unpack[FrameOptions]
+    ) -> AnyFrame:
+        """Score the rows of a frame; see `PredictionClient.predict_frame`."""
+        rows = table(frame)
+        events = asked_events(rows, self.schema or await self.fetch_schema(), asked)
+        calls = self._calls.batches(events, asked.get("batch_rows", BATCH_ROWS), asked)
+        answers: list[PredictBatchResponse] = []
+        under_way: deque[asyncio.Task[PredictBatchResponse]] = deque()
+        try:
+            for call in calls:
+                under_way.append(asyncio.create_task(self._answer(call)))
+                if len(under_way) >= max_in_flight:
+                    answers.append(await under_way[0])
+                    under_way.popleft()
+            while under_way:
+                answers.append(await under_way[0])
+                under_way.popleft()
+        except CallError as error:
+            raise error.of_rows(sum(len(answer.event_ids) for answer in answers)) from error
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+        columns = answer_columns(asked.get("id_column", ID_COLUMN), answers, explain=asked.get("explain", False))
+        return rows.answer(columns)
 
     async def features(self, event: AnyEvent, **timing: Unpack[Timing]) -> GetFeaturesResponse:
         """The features of an event, evaluated now; see `PredictionClient.features`."""

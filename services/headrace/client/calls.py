@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from google.protobuf.message import Message
 
@@ -33,6 +33,9 @@ from headrace.v1.prediction_service_pb2 import (
     PredictResponse,
     StreamPredictResponse,
 )
+
+if TYPE_CHECKING:
+    from headrace.client.frames import FrameEvents
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -91,6 +94,9 @@ class Call(Generic[Q, A]):
     deadline: Deadline
 
 
+BatchCall = Call[PredictBatchRequest, PredictBatchResponse]
+
+
 class CallBuilder:
     """Calls from plain Python values.
 
@@ -133,14 +139,12 @@ class CallBuilder:
         times: Times,
         columns: Mapping[str, ColumnValues],
         asked: CallOptions,
-    ) -> Call[PredictBatchRequest, PredictBatchResponse]:
+    ) -> BatchCall:
         """Score many events, given as columns."""
         request = batch_request(self.pipeline, event_ids, times, columns, predict_options(asked))
         return Call(PREDICT_BATCH, request, self.deadline(asked))
 
-    def predict_events(
-        self, events: Sequence[Event], options: PredictOptions, deadline: Deadline
-    ) -> Call[PredictBatchRequest, PredictBatchResponse]:
+    def predict_events(self, events: Sequence[Event], options: PredictOptions, deadline: Deadline) -> BatchCall:
         """Score many events that have the same shape: see `shape_of`."""
         columns: Mapping[str, ColumnValues]
         if events[0].schema_fingerprint:
@@ -151,6 +155,11 @@ class CallBuilder:
         event_ids = [event.event_id for event in events]
         times = [event.event_time_us for event in events]
         return Call(PREDICT_BATCH, batch_request(self.pipeline, event_ids, times, columns, options), deadline)
+
+    def batches(self, events: FrameEvents, rows: int, asked: CallOptions) -> Iterator[BatchCall]:
+        """Score the events of a table, so many in a call; a call's time begins when it is taken from here."""
+        for request in events.requests(self.pipeline, predict_options(asked), rows):
+            yield Call(PREDICT_BATCH, request, self.deadline(asked))
 
     def features(self, event: AnyEvent, timing: Timing) -> Call[GetFeaturesRequest, GetFeaturesResponse]:
         """The features of one event."""

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from headrace.client.violations import Violation
+from headrace.client.violations import Violation, rows_blamed
 
 DETAILS_KEY = "grpc-status-details-bin"
 RETRIABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
@@ -43,6 +43,10 @@ class CallError(Exception):
     def retriable(self) -> bool:
         """Whether the same call may succeed later. It carries the same event ids, so it cannot count twice."""
         return self.code in RETRIABLE
+
+    def of_rows(self, first_row: int) -> CallError:
+        """The same for a table, of which the call had the rows from this one on."""
+        return CallError(self.code, self.message, rows_blamed(self.violations, first_row), self.retry_after_s)
 
 
 def call_error(error: grpc.RpcError) -> CallError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -12,9 +14,17 @@ from headrace.client.batching import PredictionBatching
 from headrace.client.calls import STREAM_PREDICT, Call, CallBuilder
 from headrace.client.connection import Connection, Metadata, Methods
 from headrace.client.errors import CallError, call_error, deadline_passed
+from headrace.client.frames import (
+    BATCH_ROWS,
+    ID_COLUMN,
+    FrameOptions,
+    answer_columns,
+    asked_events,
+)
 from headrace.client.reconnecting import RECONNECT_FOR_S, Patience
 from headrace.client.requests import MAX_BATCH_EVENTS, AnyEvent, CallOptions, ColumnValues, Times, Timing
 from headrace.client.schema import Schema
+from headrace.client.tables import AnyFrame, table
 from headrace.client.targets import DEFAULT_TARGET
 from headrace.client.thread_stream import PredictionStream
 from headrace.v1.prediction_service_pb2 import (
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT_S = 5.0
 STREAM_IN_FLIGHT = 512
+FRAME_IN_FLIGHT = 4
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -170,6 +181,46 @@ class PredictionClient:
             max_in_flight=max_in_flight,
             max_waiting=max_waiting,
         )
+
+    def predict_frame(
+        self, frame: AnyFrame, *, max_in_flight: int = FRAME_IN_FLIGHT, **asked: Unpack[FrameOptions]
+    ) -> AnyFrame:
+        """Score the rows of a pandas or polars frame, or of a mapping of arrays.
+
+        Args:
+            frame: has a column for the ids, one for the times, and one for each field; others are left out.
+            max_in_flight: calls under way at once.
+            asked: see `FrameOptions`; `timeout_s` is each call's own, `deadline` that of all.
+
+        Returns:
+            A frame of the same kind with a row for each row: the event id, `score`, `decision`, `model_version`,
+            `route`, `role`, `prediction_id`, `untrained`, `degradations`, `features_age_ms`, `model_time_us`, and with
+            `explain` the features as `feature_<name>`.
+
+        Raises:
+            CallError: a call has no answer; the rows of calls before it may have been scored.
+            InvalidInputError: names the column and the row that break the schema; nothing was sent.
+        """
+        rows = table(frame)
+        events = asked_events(rows, self.schema or self.fetch_schema(), asked)
+        calls = self._calls.batches(events, asked.get("batch_rows", BATCH_ROWS), asked)
+        answers = []
+        with ThreadPoolExecutor(max_in_flight, "headrace-frame") as threads:
+            under_way: deque[Future[PredictBatchResponse]] = deque()
+            try:
+                for call in calls:
+                    under_way.append(threads.submit(self._answer, call))
+                    if len(under_way) >= max_in_flight:
+                        answers.append(under_way.popleft().result())
+                while under_way:
+                    answers.append(under_way.popleft().result())
+            except CallError as error:
+                for one in under_way:
+                    one.cancel()
+                first = sum(len(answer.event_ids) for answer in answers)
+                raise error.of_rows(first) from error
+        columns = answer_columns(asked.get("id_column", ID_COLUMN), answers, explain=asked.get("explain", False))
+        return rows.answer(columns)
 
     def features(self, event: AnyEvent, **timing: Unpack[Timing]) -> GetFeaturesResponse:
         """The features of an event, evaluated now.

@@ -28,3 +28,19 @@ class InvalidInputError(ValueError):
 
     def __str__(self) -> str:
         return "; ".join(f"{one.field}: {one.description}" for one in self.violations)
+
+
+def rows_blamed(violations: Sequence[Violation], first_row: int) -> tuple[Violation, ...]:
+    """The gateway's violations of one call as those of the whole table.
+
+    Args:
+        violations: of a call.
+        first_row: of the call in the table.
+    """
+    moved = []
+    for one in violations:
+        head, bracket, rest = one.field.partition("events[")
+        number, _, path = rest.partition("]")
+        where = f"row {int(number) + first_row}{path}" if not head and bracket and number.isdecimal() else one.field
+        moved.append(Violation(where, one.description))
+    return tuple(moved)
