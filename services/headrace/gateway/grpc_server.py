@@ -26,6 +26,7 @@ from headrace.v1.prediction_service_pb2_grpc import (
 
 SERVICES = ("PredictionService", "FeatureService")
 CHECK_S = 0.2
+TOLD_S = 0.1
 MAX_MESSAGE_BYTES = 16 << 20
 MIN_PING_INTERVAL_MS = 5_000
 
@@ -152,8 +153,11 @@ class GrpcServer:
     async def stop(self, grace_s: float) -> None:
         """Take no new call, and let those under way finish within the grace."""
         self._stopping.set()
+        stopping = asyncio.create_task(self._server.stop(grace_s), name="grpc-stop")
+        # The connections are told first: a stream that is opened again goes to another process.
+        await asyncio.wait({stopping}, timeout=min(TOLD_S, grace_s))
         self._predictions.end_streams()
-        await self._server.stop(grace_s)
+        await stopping
 
     def _serving(self) -> dict[str, bool]:
         ready = self._state.ready

@@ -55,6 +55,7 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
         assignment: ready while this process holds an assignment and scores it.
         heartbeat: of the loop.
         most: largest batch, in records.
+        leaves: whether the partitions go to others at once when it stops, as it may not come back.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
         assignment: Component,
         heartbeat: Heartbeat,
         most: int,
+        *,
+        leaves: bool = False,
     ) -> None:
         self._bootstrap = bootstrap
         self._topics = topics
@@ -79,6 +82,7 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._heartbeat = heartbeat
         self._most = most
         self._width = width
+        self._leaves = leaves
         self._log = get_logger("kafka_scorer")
         self._alerted: set[int] = set()
         self._stopping = asyncio.Event()
@@ -150,6 +154,9 @@ class KafkaScorer(ConsumerRebalanceListener):  # type: ignore[misc]
                         previous = asyncio.create_task(self._commit(producer, scored), name="commit-predictions")
                 if previous is not None:
                     await previous
+                if self._leaves:
+                    # A member of a fixed name does not leave by itself: its partitions would wait for it to time out.
+                    consumer._coordinator._group_instance_id = None
             finally:
                 if previous is not None and not previous.done():
                     previous.cancel()

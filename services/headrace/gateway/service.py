@@ -146,6 +146,7 @@ class GatewayService:
             settings.instance,
             records,
             lambda name: self._shipping_of(name, Component(name)),
+            settings.spool_adopt_after_s,
         )
         self._spool = Spool(
             spools / settings.instance if settings.durable_log else None,
@@ -217,6 +218,7 @@ class GatewayService:
                 self._assignment,
                 heartbeat,
                 settings.score_batch_records,
+                leaves=bool(settings.instance_group),
             )
         self._warm_up = WarmUp(model_scores, self._routing, self._models, len(self._pipeline.feature_names))
         calls = Calls(self._pipeline, self._deployed, scoring, self._requests, self._spool)

@@ -21,8 +21,7 @@ from headrace.gateway.spool_shipping import SpoolShipping
 from headrace.platform.kafka import KafkaFault
 from headrace.platform.logging import get_logger
 
-EVERY_S = 5.0
-LEFT_ALONE_S = 15.0
+EVERY_S = (0.2, 5.0)
 PATIENCE_S = 30.0
 
 
@@ -45,8 +44,7 @@ class SpoolAdoption:
         own: str,
         records: AnswerRecords,
         shipping: Callable[[str], SpoolShipping],
-        *,
-        left_alone_s: float = LEFT_ALONE_S,
+        left_alone_s: float,
     ) -> None:
         self._directory = directory
         self._names = re.compile(rf"{re.escape(group)}(-\d+)?")
@@ -65,7 +63,7 @@ class SpoolAdoption:
                     await self._ship(left)
                 except (KafkaFault, SpoolError, StateUnreadableError, TimeoutError) as error:
                     self._log.warning("a spool that was left behind waits", spool=left.name, reason=str(error))
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(min(max(self._left_alone_s, EVERY_S[0]), EVERY_S[1]))
 
     def _left_behind(self) -> Iterator[Path]:
         if not self._directory.is_dir():
