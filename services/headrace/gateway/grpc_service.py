@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
+from headrace.gateway.access import Caller
+from headrace.gateway.access_grpc import GrpcAccess
+from headrace.gateway.access_policy import Permission
 from headrace.gateway.calls import Calls
 from headrace.gateway.errors import GatewayError
 from headrace.gateway.grpc_errors import CallStatus, status_of
-from headrace.gateway.grpc_streams import AnswerStream
+from headrace.gateway.grpc_streams import METHOD, AnswerStream
 from headrace.gateway.metrics import REQUEST_TIME, REQUESTS
 from headrace.gateway.requests import CallContext
 from headrace.platform.logging import get_logger
@@ -39,32 +42,45 @@ FAILED = CallStatus(grpc.StatusCode.INTERNAL, "the gateway failed; its log says 
 
 
 class GrpcCalls:
-    """What all methods share: deadlines, errors, metrics.
+    """What all methods share: callers, deadlines, errors, metrics.
 
     Args:
         calls: of the gateway.
         timeout_s: deadline of a call that brings none, in seconds.
+        access: knows who calls.
     """
 
-    def __init__(self, calls: Calls, timeout_s: float) -> None:
+    def __init__(self, calls: Calls, timeout_s: float, access: GrpcAccess) -> None:
         self.calls = calls
+        self.access = access
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
 
-    def context(self, context: Context, channel: Channel.ValueType) -> CallContext:
+    def context(self, context: Context, channel: Channel.ValueType, caller: Caller) -> CallContext:
         """What the calls need to know of a call."""
         # None where the caller set none, whatever the type stubs say.
         remaining: float | None = context.time_remaining()
         allowed = self._timeout_s if remaining is None else remaining
-        return CallContext(self._loop.time() + allowed, channel)
+        return CallContext(self._loop.time() + allowed, channel, caller)
 
-    async def answered(self, method: str, context: Context, answer: Awaitable[T]) -> T:
-        """Wait for an answer; an error ends the call with its status."""
+    async def answered(
+        self,
+        method: str,
+        permission: Permission | None,
+        context: Context,
+        channel: Channel.ValueType,
+        answer: Callable[[CallContext], Awaitable[T]],
+    ) -> T:
+        """Answer a caller who has the permission (None: any known one); an error ends the call with its status."""
         began = time.perf_counter()
         status = CallStatus(grpc.StatusCode.OK, "")
         try:
-            return await answer
+            caller = self.access.caller(context)
+            if permission is not None:
+                caller.check(permission)
+            return await answer(self.context(context, channel, caller))
         except GatewayError as error:
+            self.access.denied(error, method, context)
             status = status_of(error)
         except asyncio.CancelledError:
             status = CallStatus(grpc.StatusCode.CANCELLED, "")
@@ -100,21 +116,43 @@ class PredictionService(PredictionServiceServicer):
 
     async def Predict(self, request: PredictRequest, context: Context) -> PredictResponse:  # noqa: N802 (the contract)
         """Score one event."""
-        answer = self._calls.predict(request, self._shared.context(context, CHANNEL_UNARY))
-        return await self._shared.answered("Predict", context, answer)
+        return await self._shared.answered(
+            "Predict", Permission.PREDICT, context, CHANNEL_UNARY, lambda call: self._calls.predict(request, call)
+        )
 
     async def PredictBatch(self, request: PredictBatchRequest, context: Context) -> PredictBatchResponse:  # noqa: N802
         """Score many events, given as columns."""
-        answer = self._calls.predict_batch(request, self._shared.context(context, CHANNEL_BATCH))
-        return await self._shared.answered("PredictBatch", context, answer)
+        return await self._shared.answered(
+            "PredictBatch",
+            Permission.PREDICT,
+            context,
+            CHANNEL_BATCH,
+            lambda call: self._calls.predict_batch(request, call),
+        )
 
     async def StreamPredict(  # noqa: N802
         self, request_iterator: AsyncIterator[PredictRequest], context: Context
     ) -> AsyncIterator[StreamPredictResponse]:
         """Score a stream of events; each gets its answer or its error."""
-        # A stream may be open for days: the deadline of an event begins when it comes.
+        access = self._shared.access
+        caller_now = access.stream(context)
+
+        def call() -> CallContext:
+            # A stream may be open for days: the deadline of an event begins when it comes, and so long must its caller
+            # be one who may.
+            caller = caller_now()
+            caller.check(Permission.PREDICT)
+            return self._shared.context(context, CHANNEL_STREAM, caller)
+
+        try:
+            call()
+        except GatewayError as error:
+            access.denied(error, METHOD, context)
+            status = status_of(error)
+            REQUESTS.labels(METHOD, status.code.name).inc()
+            await context.abort(status.code, status.message, status.trailing_metadata())
         stream = AnswerStream(
-            self._calls, lambda: self._shared.context(context, CHANNEL_STREAM), self._stream_in_flight
+            self._calls, call, self._stream_in_flight, lambda error: access.denied(error, METHOD, context)
         )
         reading = asyncio.create_task(stream.read(request_iterator), name="stream-predict")
         self._streams.add(reading)
@@ -145,15 +183,16 @@ class FeatureService(FeatureServiceServicer):
 
     async def GetFeatures(self, request: GetFeaturesRequest, context: Context) -> GetFeaturesResponse:  # noqa: N802
         """The vector of one event, evaluated now."""
-        answer = self._calls.features(request, self._shared.context(context, CHANNEL_UNARY))
-        return await self._shared.answered("GetFeatures", context, answer)
+        return await self._shared.answered(
+            "GetFeatures", Permission.FEATURES, context, CHANNEL_UNARY, lambda call: self._calls.features(request, call)
+        )
 
     async def DescribePipeline(  # noqa: N802
         self, request: DescribePipelineRequest, context: Context
     ) -> DescribePipelineResponse:
         """What a caller needs to check and pack events by itself."""
 
-        async def described() -> DescribePipelineResponse:
+        async def described(_: CallContext) -> DescribePipelineResponse:
             return self._calls.describe(request)
 
-        return await self._shared.answered("DescribePipeline", context, described())
+        return await self._shared.answered("DescribePipeline", None, context, CHANNEL_UNARY, described)

@@ -30,12 +30,20 @@ class AnswerStream:
         calls: of the gateway.
         context: what an event that is read now is answered in.
         most: events that may be under way at once.
+        refused: is told why an event was refused.
     """
 
-    def __init__(self, calls: Calls, context: Callable[[], CallContext], most: int) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        context: Callable[[], CallContext],
+        most: int,
+        refused: Callable[[GatewayError], None],
+    ) -> None:
         self._calls = calls
         self._context = context
         self._most = most
+        self._refused = refused
         self._loop = asyncio.get_running_loop()
         self._under_way: set[asyncio.Future[Answer | GatewayError]] = set()
         self._ready: deque[StreamPredictResponse] = deque()
@@ -108,6 +116,7 @@ class AnswerStream:
         self._refuse(request, failure)
 
     def _refuse(self, request: PredictRequest, error: GatewayError) -> None:
+        self._refused(error)
         status = status_of(error)
         REQUESTS.labels(METHOD, status.code.name).inc()
         failure = StreamError(code=status.code.value[0], message=status.message, retry_after_ms=status.retry_after_ms)

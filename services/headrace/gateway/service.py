@@ -10,6 +10,7 @@ from functools import partial
 from redis.exceptions import RedisError
 
 from headrace.gateway.access_door import Door
+from headrace.gateway.access_grpc import GrpcAccess
 from headrace.gateway.answer_log import AnswerLog
 from headrace.gateway.answer_records import AnswerRecords, LocalRecords
 from headrace.gateway.batching import Batcher, Flush
@@ -222,7 +223,7 @@ class GatewayService:
             )
         self._warm_up = WarmUp(model_scores, self._routing, self._models, len(self._pipeline.feature_names))
         calls = Calls(self._pipeline, self._deployed, scoring, self._requests, self._spool)
-        shared = GrpcCalls(calls, settings.request_timeout_s)
+        shared = GrpcCalls(calls, settings.request_timeout_s, GrpcAccess(self._door.control))
         self._server = GrpcServer(
             f"{settings.grpc_host}:{settings.grpc_port}",
             PredictionService(shared, settings.stream_in_flight),
