@@ -13,7 +13,8 @@ from headrace.gateway.errors import ModelFaultError, NotServingError
 from headrace.gateway.in_process_models import InProcessModels, ModelUnusableError
 from headrace.gateway.metrics import INFER_TIME
 from headrace.gateway.routing import Choice, Routing
-from headrace.gateway.triton import ModelNotLoadedError, TritonAwayError, TritonClient, TritonError
+from headrace.gateway.triton_errors import ModelNotLoadedError, TritonAwayError, TritonError
+from headrace.gateway.triton_pool import TritonPool
 from headrace.platform.logging import get_logger
 from headrace.v1.prediction_pb2 import ROUTE_CHAMPION
 
@@ -36,7 +37,7 @@ class ScoredRows:
 class Inference:
     """The model stage: `infer` is what the batcher of the models calls."""
 
-    def __init__(self, routing: Routing, triton: TritonClient, models: InProcessModels) -> None:
+    def __init__(self, routing: Routing, triton: TritonPool, models: InProcessModels) -> None:
         self._routing = routing
         self._triton = triton
         self._models = models
@@ -94,7 +95,7 @@ class Inference:
 
     async def _from_triton(self, choice: Choice, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         began = time.perf_counter()
-        scores = await self._triton.infer(choice.version.triton_model, matrix)
+        scores = await self._triton.infer(choice.version.triton_model, matrix, expected=choice.version.features)
         INFER_TIME.labels("triton").observe(time.perf_counter() - began)
         self._warned = ""
         return scores

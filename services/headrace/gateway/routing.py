@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from headrace.gateway.errors import NotFoundError, NotServingError
 from headrace.gateway.sticky_share import StickyShare
+from headrace.platform.triton_config import FeatureIdentity
 from headrace.v1.model_pb2 import Artifact, RoutedVersion, RouteTable
 from headrace.v1.prediction_pb2 import ROUTE_CANARY, ROUTE_CHAMPION, ROUTE_PINNED, ROUTE_SHADOW, Route
 
@@ -29,6 +30,7 @@ class ServedVersion:
         model_time_us: label time of the newest outcome that it has learned, in microseconds; 0 when untrained.
         onnx: its file.
         width: number of features.
+        features: the same as a server knows it; None where the table does not name them.
     """
 
     version: str
@@ -38,6 +40,7 @@ class ServedVersion:
     model_time_us: int
     onnx: Artifact
     width: int
+    features: FeatureIdentity | None = None
 
     @property
     def key(self) -> tuple[str, bytes]:
@@ -56,6 +59,7 @@ class ServedVersion:
             model.model_time_us,
             model.onnx,
             len(model.feature_names),
+            FeatureIdentity.of(model.feature_names, model.features_fingerprint) if model.feature_names else None,
         )
 
 
