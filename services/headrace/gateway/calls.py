@@ -71,6 +71,7 @@ class Calls:
         """
         received_us = now_us()
         check_pipeline(message.pipeline, self._deployed)
+        _check_permissions(context, message.options)
         event = checked_event(self.pipeline, message.event)
         if not message.HasField("options"):
             return self._enqueue(ScoringRequest((event,), context.channel, received_us, context.deadline))
@@ -94,6 +95,7 @@ class Calls:
         """
         received_us = now_us()
         check_pipeline(message.pipeline, self._deployed)
+        _check_permissions(context, message.options)
         events = checked_batch(self.pipeline, message)
         answer = await self._answer(_with_options(events, message.options, context, received_us))
         return predict_batch_response(answer, self._names, explain=message.options.explain)
@@ -139,10 +141,7 @@ class Calls:
         return self._requests.enqueue(None, request, len(request.events), request.deadline, priority)
 
 
-def _with_options(
-    events: Sequence[CheckedEvent], options: PredictOptions, context: CallContext, received_us: int
-) -> ScoringRequest:
-    check_options(options)
+def _check_permissions(context: CallContext, options: PredictOptions) -> None:
     if context.caller is not ANYONE:
         context.caller.check_options(
             ingest=options.ingest,
@@ -150,6 +149,12 @@ def _with_options(
             overrides=bool(options.overrides),
             pinned=bool(options.model_version),
         )
+
+
+def _with_options(
+    events: Sequence[CheckedEvent], options: PredictOptions, context: CallContext, received_us: int
+) -> ScoringRequest:
+    check_options(options)
     return ScoringRequest(
         events,
         context.channel,
