@@ -88,6 +88,15 @@ bench-features: setup ## Measure the feature engine beside its controls (15 min 
 	@$(BIN)/python -m loadtests.environment
 	@$(BIN)/python -m loadtests.features $(if $(call on,$(QUICK)),--quick) $(if $(SOURCE),--source "$(SOURCE)")
 
+.PHONY: bench-gateway
+bench-gateway: setup ## Measure the gateway beside its controls (15 min on a quiet machine): QUICK=1 to see that it works
+	@$(BIN)/python -m loadtests.environment bench-mlserver || echo "MLServer cannot be installed: its figures are left out"
+	@$(BIN)/python -m loadtests.gateway $(if $(call on,$(QUICK)),--quick)
+
+.PHONY: bench-gateway-soak
+bench-gateway-soak: setup ## Ten minutes at 80 % of the gateway's top rate: does its memory grow? QUICK=1 for half a minute
+	@$(BIN)/python -m loadtests.gateway.soak $(if $(call on,$(QUICK)),--quick)
+
 .PHONY: check-fresh
 check-fresh: ## Run `make demo` and `make test` in a new, minimal Debian 12 (needs root and mmdebstrap)
 	@deploy/local/check-fresh.sh

@@ -1,6 +1,7 @@
-"""The environment of the controls' libraries, `.run/bench/venv`: `python -m loadtests.environment` makes it.
+"""Environments of the controls' libraries, under `.run/bench`: `python -m loadtests.environment [NAME…]` makes them.
 
-They are no dependencies of the project, and want other versions of some. `requirements/bench.txt` locks them.
+They are no dependencies of the project, and want other versions of some. `requirements/<name>.txt` locks each: "bench"
+has what the feature engine is compared with, "bench-mlserver" what the gateway is.
 """
 
 from __future__ import annotations
@@ -12,43 +13,62 @@ from pathlib import Path
 
 from deploy.local.layout import ROOT
 
-VENV = ROOT / ".run" / "bench" / "venv"
-LOCK = ROOT / "requirements" / "bench.txt"
+BENCH = "bench"
+DIRECTORIES = {BENCH: "venv", "bench-mlserver": "mlserver"}
+SIZES = {BENCH: "0.8 GB", "bench-mlserver": "0.4 GB"}
 
 
 class NotInstalled(Exception):
     """The controls are not installed; the message says how they are."""
 
 
-def control_python() -> Path:
+def control_python(name: str = BENCH) -> Path:
     """The interpreter that has the controls' libraries.
+
+    Args:
+        name: of the lock.
 
     Raises:
         NotInstalled: they are not there, or not what the lock says.
     """
-    if not _stamp().exists():
+    if not _stamp(name).exists():
         raise NotInstalled(
-            "the controls' libraries are not installed: run `python -m loadtests.environment`, "
+            f"the controls' libraries are not installed: run `python -m loadtests.environment {name}`, "
             "or leave the controls out with --no-controls"
         )
-    return VENV / "bin" / "python"
+    return _directory(name) / "bin" / "python"
 
 
-def install() -> None:
-    """Make the environment where it is not what the lock says."""
-    if _stamp().exists():
+def install(name: str = BENCH) -> None:
+    """Make the environment where it is not what the lock says.
+
+    Args:
+        name: of the lock.
+    """
+    if _stamp(name).exists():
         return
-    print("installing the controls' libraries (about 0.8 GB on disk) into .run/bench/venv", flush=True)
+    directory = _directory(name)
+    where = directory.relative_to(ROOT)
+    print(f"installing the controls' libraries (about {SIZES[name]} on disk) into {where}", flush=True)
     # Not the one that this interpreter runs in: a virtual environment's own base is what a new one is made from.
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
-    pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
-    subprocess.run([*pip, "install", "--require-hashes", "--requirement", str(LOCK)], check=True)
-    _stamp().touch()
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(directory)], check=True)
+    pip = [str(directory / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
+    subprocess.run([*pip, "install", "--require-hashes", "--requirement", str(_lock(name))], check=True)
+    _stamp(name).touch()
 
 
-def _stamp() -> Path:
-    return VENV / f"installed-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:16]}"
+def _directory(name: str) -> Path:
+    return ROOT / ".run" / "bench" / DIRECTORIES[name]
+
+
+def _lock(name: str) -> Path:
+    return ROOT / "requirements" / f"{name}.txt"
+
+
+def _stamp(name: str) -> Path:
+    return _directory(name) / f"installed-{hashlib.sha256(_lock(name).read_bytes()).hexdigest()[:16]}"
 
 
 if __name__ == "__main__":
-    install()
+    for wanted in sys.argv[1:] or [BENCH]:
+        install(wanted)

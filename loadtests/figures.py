@@ -107,7 +107,7 @@ def number(value: float) -> str:
 
 def table(figures: Sequence[Figure]) -> str:
     """The figures as lines of text, one each, in columns."""
-    rows = [COLUMNS, *(_row(one) for one in figures)]
+    rows = [COLUMNS, *(cells(one) for one in figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     right = {1, 4, 5}
     lines = [
@@ -118,7 +118,8 @@ def table(figures: Sequence[Figure]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _row(one: Figure) -> tuple[str, ...]:
+def cells(one: Figure) -> tuple[str, ...]:
+    """A figure as text, in the order of `COLUMNS`."""
     return (
         one.name,
         number(one.value),

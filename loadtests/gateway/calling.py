@@ -15,7 +15,7 @@ from headrace.v1.prediction_service_pb2 import PredictResponse
 from loadtests.gateway import ghz
 from loadtests.gateway.arguments import Options
 from loadtests.gateway.deployment import Deployment
-from loadtests.gateway.requests import Make, write_delimited
+from loadtests.gateway.requests import Make, serialized, write_raw
 from loadtests.machine import cpu_seconds
 from loadtests.processes import Process, ProcessFailed, finish, listening, module, running
 from loadtests.servers import free_ports
@@ -49,6 +49,7 @@ class Server:
         processes: whose CPU time counts.
         rates: answered calls a second, by calls under way, one a round.
         cpu_us: CPU time of the processes per call, one a run.
+        calls: how many it has answered.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Server:
     processes: Sequence[Process]
     rates: dict[int, list[float]] = field(default_factory=dict)
     cpu_us: list[float] = field(default_factory=list)
+    calls: int = 0
 
     @property
     def top(self) -> float:
@@ -115,6 +117,7 @@ class Caller:
             if self._with_ghz
             else self._own(server, requests, concurrency, method)
         )
+        server.calls += run.calls
         server.cpu_us.append((server.cpu_s() - cpu) / run.calls * 1e6)
         return run
 
@@ -130,27 +133,32 @@ class Caller:
         )
 
     def _own(self, server: Server, requests: Sequence[Message], concurrency: int, method: str) -> ghz.Run:
-        run, _ = call_by_own_client(self._deployed, server.address, method, requests, concurrency)
+        run, _ = call_by_own_client(self._deployed, server.address, method, serialized(requests), concurrency)
         return run
+
+
+def grpc_path(method: str) -> str:
+    """What a method, `package.Service.Method`, is called on the wire."""
+    service, _, name = method.rpartition(".")
+    return f"/{service}/{name}"
 
 
 def call_by_own_client(
     deployed: Deployment,
     address: str,
     method: str,
-    requests: Sequence[Message],
+    requests: Sequence[bytes],
     concurrency: int,
     answers: Path | None = None,
 ) -> tuple[ghz.Run, float]:
-    """The same by an own client; also returns its own CPU time per call, in microseconds.
+    """The same by an own client, with requests as bytes; also returns its CPU time per call, in microseconds.
 
     Raises:
         ProcessFailed: a call has failed.
     """
-    service, _, name = method.rpartition(".")
     messages = deployed.servers.directory / "requests.bin"
-    write_delimited(messages, requests)
-    arguments: list[object] = [address, f"/{service}/{name}", messages, concurrency, min(CONNECTIONS, concurrency)]
+    write_raw(messages, requests)
+    arguments: list[object] = [address, grpc_path(method), messages, concurrency, min(CONNECTIONS, concurrency)]
     command = module("loadtests.gateway.caller", *arguments, *([answers] if answers is not None else []))
     said = json.loads(finish(command, cores=deployed.cores, directory=deployed.servers.directory, timeout_s=ghz.MOST_S))
     if said["failed"]:

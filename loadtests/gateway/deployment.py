@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -29,6 +30,7 @@ from headrace.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from loadtests.features.deployment import KEPT_DAYS, PARTITIONS, PIPELINE
 from loadtests.features.engine import engine
 from loadtests.features.payments import Records, payments
+from loadtests.figures import Figure, figure
 from loadtests.gateway.arguments import Options, Profile
 from loadtests.gateway.requests import Requests
 from loadtests.processes import Process, ProcessFailed, running
@@ -40,6 +42,7 @@ EPOCH = 1
 LEARNED = 2000
 READY_S = 90.0
 POLL_S = 0.1
+DEGRADED = "headrace_gateway_degraded_answers"
 PROFILES = BENCH / "profiles"
 
 
@@ -59,6 +62,12 @@ class Gateway(Process):
     def address(self) -> str:
         """Of gRPC, host:port."""
         return f"127.0.0.1:{self.port}"
+
+    def degraded(self) -> float:
+        """How many answers it has given that something was missing for, as its metrics have it."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ops_port}/metrics", timeout=5) as answer:
+            text: str = answer.read().decode()
+        return sum(map(float, re.findall(rf"^{DEGRADED}_total(?:{{.*}})? (\S+)$", text, re.MULTILINE)))
 
     async def ready(self) -> None:
         """Wait until it takes requests.
@@ -231,6 +240,17 @@ class Deployment:
         if answer.degradations or answer.model_version != VERSION or answer.features_age_ms < 0:
             raise ProcessFailed(f"{gateway.name} does not answer from features and model: {answer}")
         return answer
+
+
+def complete(name: str, degraded: float, answers: float) -> Figure:
+    """The share of answers that something was missing for: a rate with such answers is not the full path's.
+
+    Args:
+        name: of what was measured.
+        degraded: how many something was missing for.
+        answers: of how many.
+    """
+    return figure(f"{name}: share of degraded answers", degraded / answers, "", better="lower", most=0.0)
 
 
 @contextmanager

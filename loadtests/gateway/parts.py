@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -11,7 +12,10 @@ from loadtests import bench
 from loadtests.figures import Figure
 from loadtests.gateway.arguments import Options, parse
 from loadtests.gateway.cores import bench_cores
+from loadtests.gateway.curves import Curve
 from loadtests.gateway.deployment import Deployment, deployment
+from loadtests.gateway.report import page
+from loadtests.servers import BENCH
 
 PACKAGES = ("grpcio", "tritonclient", "aiokafka", "redis", "protobuf", "numpy", "uvloop")
 
@@ -21,6 +25,8 @@ class Bench:
 
     Attributes:
         options: of the run.
+        curves: latencies against the load, for the report.
+        notes: what a reader has to know beside the figures, for the report.
     """
 
     def __init__(self, options: Options, stack: ExitStack) -> None:
@@ -29,8 +35,15 @@ class Bench:
         stack: ends the deployment.
         """
         self.options = options
+        self.curves: list[Curve] = []
+        self.notes: list[str] = []
         self._stack = stack
         self._deployment: Deployment | None = None
+
+    def note(self, text: str) -> None:
+        """Tell the reader something beside the figures."""
+        print(text, flush=True)
+        self.notes.append(text)
 
     async def deployed(self) -> Deployment:
         """The deployment, made by the first part that asks for it."""
@@ -53,9 +66,17 @@ def run(area: str, measures: Mapping[str, Measure], options: Options) -> int:
     """Run parts with these options; returns the exit status."""
     with ExitStack() as stack:
         shared = Bench(options, stack)
-        return bench.run(
-            area,
-            {name: partial(measure, shared) for name, measure in measures.items()},
-            packages=PACKAGES,
-            controls=False,
-        )
+        parts = {name: partial(measure, shared) for name, measure in measures.items()}
+        status = bench.run(area, parts, packages=PACKAGES, controls=False)
+    if shared.curves or shared.notes:
+        _write_page(area, shared)
+    return status
+
+
+def _write_page(area: str, shared: Bench) -> None:
+    """Write the report as a page, `.run/bench/<area>.html`, from what the run has written."""
+    found = [Figure(**row) for row in json.loads((BENCH / f"{area}.json").read_text(encoding="utf-8"))]
+    text, _, _ = (BENCH / f"{area}.txt").read_text(encoding="utf-8").partition("\n\n")
+    content = page(text.splitlines(), found, shared.curves, shared.notes)
+    (BENCH / f"{area}.html").write_text(content, encoding="utf-8")
+    print(f"written: .run/bench/{area}.html", flush=True)

@@ -97,7 +97,12 @@ Make = Callable[[int], Sequence[Message]]
 
 def write_delimited(path: Path, messages: Sequence[Message]) -> None:
     """Write messages, each with its length before it, as protobuf's other languages read them."""
-    write_raw(path, [one.SerializeToString() for one in messages])
+    write_raw(path, serialized(messages))
+
+
+def serialized(messages: Sequence[Message]) -> list[bytes]:
+    """Messages as bytes."""
+    return [one.SerializeToString() for one in messages]
 
 
 def write_raw(path: Path, messages: Sequence[bytes]) -> None:

@@ -11,6 +11,7 @@ from loadtests.figures import Figure, figure
 from loadtests.gateway import ghz
 from loadtests.gateway.arguments import Options
 from loadtests.gateway.calling import Caller, Server, Sizes, echo, measure_in_turns
+from loadtests.gateway.deployment import complete
 from loadtests.gateway.parts import Bench, part
 from loadtests.gateway.requests import Make
 
@@ -34,8 +35,12 @@ async def unary(bench: Bench) -> list[Figure]:
             for shape, make in shapes:
                 ours = Server("gateway", gateways[0].address, gateways)
                 bare = Server("echo", control.address, control.processes)
+                degraded = sum(one.degraded() for one in gateways)
                 measure_in_turns(caller, [bare, ours] if options.controls else [ours], make, sizes)
-                figures += _figures(f"Predict, {shape}, by {caller.name}", ours, bare, options)
+                name = f"Predict, {shape}, by {caller.name}"
+                figures += _figures(name, ours, bare, options)
+                degraded = sum(one.degraded() for one in gateways) - degraded
+                figures.append(complete(name, degraded, ours.calls))
     return figures
 
 
