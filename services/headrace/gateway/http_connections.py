@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+FEW = 64
 _BODY = b'{"code": 14, "message": "too many connections here"}'
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
@@ -51,6 +52,7 @@ class BoundedSite(web.BaseSite):
         self._port = port
         self._most = connections
         self._reuse_port = reuse_port
+        self._opened: dict[asyncio.BaseProtocol, float] = {}
 
     @property
     def name(self) -> str:
@@ -78,4 +80,14 @@ class BoundedSite(web.BaseSite):
         if len(server.connections) >= self._most:
             return _Refused()
         protocol: asyncio.BaseProtocol = server()
+        if len(self._opened) > 2 * len(server.connections) + FEW:
+            # Those that have ended; now and then, so that it costs each connection next to nothing.
+            still = set(server.connections)
+            self._opened = {one: at for one, at in self._opened.items() if one in still}
+        self._opened[protocol] = asyncio.get_running_loop().time()
         return protocol
+
+    def age_s(self, protocol: asyncio.BaseProtocol) -> float:
+        """How long a connection has been open, in seconds."""
+        now = asyncio.get_running_loop().time()
+        return now - self._opened.get(protocol, now)

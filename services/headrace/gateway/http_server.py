@@ -254,6 +254,8 @@ class HttpServer:
                 response = web.Response(
                     status=answer.status, body=answer.body, content_type=JSON, headers=answer.headers
                 )
+            if self._site is not None and self._site.age_s(request.protocol) > self._settings.connection_age_s:
+                response.force_close()
             if not response.prepared:
                 response.headers["X-Content-Type-Options"] = "nosniff"
                 response.headers["Cache-Control"] = "no-store"

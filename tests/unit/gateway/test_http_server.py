@@ -242,6 +242,16 @@ async def test_more_connections_than_allowed_are_refused() -> None:
             await one_of_them.wait_closed()
 
 
+async def test_an_old_connection_is_closed_after_its_answer() -> None:
+    async with front(connection_age_s=1e-9) as one:
+        _, _, headers = await one.post()
+        assert headers["Connection"] == "close"
+    async with front() as one:
+        for _ in range(200):
+            async with aiohttp.ClientSession() as other:
+                assert (await other.get(f"{one.url}/v1/docs")).headers.get("Connection") != "close"
+
+
 async def test_stopping_answers_what_is_under_way_and_takes_nothing_new() -> None:
     async with front() as one:
         began, go_on = asyncio.Event(), asyncio.Event()
