@@ -151,18 +151,24 @@ class BatchQueues(Generic[K, B, A]):
                 chosen = queue
         return chosen or ready[0]
 
-    def take(self, queue: KeyQueue[K, B, A], now: float, late: float) -> tuple[list[Waiting[K, B, A]], int, float]:
+    def take(
+        self, queue: KeyQueue[K, B, A], now: float, late: float, *, idle: bool
+    ) -> tuple[list[Waiting[K, B, A]], int, float]:
         """Take the next batch of a queue, which goes to the end of the turns.
 
         Args:
             queue: one of `ready`.
             now: time of the event loop.
-            late: blocks with a deadline up to this time are refused instead.
+            late: when the answers are there at the earliest, by what calls took before. Blocks whose deadline is not
+                after it are refused.
+            idle: whether no call is under way. Then one of these goes all the same when there is nothing else: or
+                nobody would find out that calls have become faster.
 
         Returns:
             Its blocks, their rows (at most `max_rows`), and since when the oldest of them waited.
         """
         batch, rows, oldest = list[Waiting[K, B, A]](), 0, now
+        doomed: Waiting[K, B, A] | None = None
         left, max_rows = 0, self.max_rows
         of_stream = len(queue.stream)
         lines = (queue.interactive, queue.stream)
@@ -181,13 +187,20 @@ class BatchQueues(Generic[K, B, A]):
                 if waiting.answer.done():
                     continue
                 if waiting.deadline is not None and waiting.deadline <= late:
-                    waiting.answer.set_exception(ExpiredError(f"the deadline passed while waiting for {self._name}"))
+                    if idle and doomed is None and waiting.deadline > now:
+                        doomed = waiting
+                        continue
+                    self._refuse(waiting)
                     continue
                 batch.append(waiting)
                 rows += waiting.rows
-                oldest = min(oldest, waiting.since)
             if rows > before:
                 oldest = min(oldest, since)
+        if doomed is not None:
+            if batch:
+                self._refuse(doomed)
+            else:
+                batch, rows, oldest = [doomed], doomed.rows, doomed.since
         queue.rows -= left
         self.rows -= left
         if len(self.ready) > 1:
@@ -213,6 +226,11 @@ class BatchQueues(Generic[K, B, A]):
             self.rows -= queue.rows
             queue.rows = 0
             self._empty(queue)
+
+    def _refuse(self, waiting: Waiting[K, B, A]) -> None:
+        waiting.answer.set_exception(
+            ExpiredError(f"the deadline passed, or could not be met any more, while waiting for {self._name}")
+        )
 
     def _empty(self, queue: KeyQueue[K, B, A]) -> None:
         queue.interactive.clear()

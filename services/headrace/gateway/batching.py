@@ -297,9 +297,8 @@ class Batcher(Generic[K, B, A]):
         return queue, Flush.FULL if queue.rows >= max_rows else Flush.WAITED
 
     def _flush(self, queue: KeyQueue[K, B, A], reason: Flush, now: float) -> None:
-        # With nothing under way the estimate is not believed: it could never be corrected.
-        late = now + queue.service.at_least(1) if self._calls else now
-        batch, rows, oldest = self._queues.take(queue, now, late)
+        late = now + queue.service.at_least(1)
+        batch, rows, oldest = self._queues.take(queue, now, late, idle=not self._calls)
         if not batch:
             return
         if self._observe is not None:
