@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from headrace.gateway.errors import ModelFaultError, NotServingError
 from headrace.gateway.in_process_models import InProcessModels, ModelUnusableError
-from headrace.gateway.metrics import INFER_TIME
+from headrace.gateway.metrics import CANARY_FALLBACKS, INFER_TIME
 from headrace.gateway.routing import Choice, Routing
 from headrace.gateway.triton_errors import ModelNotLoadedError, TritonAwayError, TritonError
 from headrace.gateway.triton_pool import TritonPool
 from headrace.platform.logging import get_logger
-from headrace.v1.prediction_pb2 import ROUTE_CHAMPION
+from headrace.v1.prediction_pb2 import ROUTE_CANARY, ROUTE_CHAMPION, ROUTE_SHADOW
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Inference:
         """The scores of blocks of rows, in order.
 
         Args:
-            choice: the version to use. One that Triton does not have any more gives way to the current champion,
-                unless the caller named it.
+            choice: the version to use. A champion that Triton does not have any more, and a canary that cannot answer,
+                give way to the current champion.
             blocks: shape (n_i, width) each.
 
         Raises:
@@ -56,7 +56,17 @@ class Inference:
             ModelFaultError: it gives something that is no score.
         """
         matrix = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        scores, used, in_process = await self._scores(choice, matrix)
+        try:
+            scores, used, in_process = await self._scores(choice, matrix)
+        except (NotServingError, ModelFaultError) as error:
+            if choice.route != ROUTE_CANARY:
+                raise
+            # A candidate that fails costs nobody an answer.
+            CANARY_FALLBACKS.inc(len(matrix))
+            self._warn(choice, str(error))
+            champion = self._routing.champion()
+            with self._routing.using(champion):
+                scores, used, in_process = await self._scores(champion, matrix)
         ends = np.cumsum([len(block) for block in blocks])
         return [ScoredRows(part, used, in_process) for part in np.split(scores, ends[:-1])]
 
@@ -80,9 +90,11 @@ class Inference:
         except TritonError as error:
             fault = error
         # Once, not with each batch. That a server is away is said where it is found out.
-        if not isinstance(fault, TritonAwayError) and self._warned != choice.version.version:
-            self._warned = choice.version.version
-            get_logger().warning("Triton gave no scores", version=choice.version.version, reason=str(fault))
+        if not isinstance(fault, TritonAwayError):
+            self._warn(choice, str(fault))
+        if choice.route == ROUTE_SHADOW:
+            # What runs in this process is there for the answers.
+            raise NotServingError(f"shadow {choice.version.version} is not scored: {fault}")
         began = time.perf_counter()
         try:
             scores = await self._models.infer(choice.version, matrix)
@@ -92,6 +104,11 @@ class Inference:
             raise ModelFaultError(f"{fault}; in this process: {error}") from error
         INFER_TIME.labels("in_process").observe(time.perf_counter() - began)
         return scores, choice, True
+
+    def _warn(self, choice: Choice, reason: str) -> None:
+        if self._warned != choice.version.version:
+            self._warned = choice.version.version
+            get_logger().warning("Triton gave no scores", version=choice.version.version, reason=reason)
 
     async def _from_triton(self, choice: Choice, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         began = time.perf_counter()

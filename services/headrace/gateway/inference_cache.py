@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ VersionKey = tuple[str, bytes]
 # A bytes object beside its content, and a float.
 OBJECT_BYTES = 33 + 24
 VERSION_BYTES = 8
+MOST_VERSIONS = 64
+"""Versions that are known at a time; there is a new one with each step of learning."""
 
 
 def _size_of(key: bytes, _: float) -> int:
@@ -31,7 +33,7 @@ class InferenceCache:
 
     def __init__(self, capacity_bytes: int) -> None:
         self._entries: BoundedCache[bytes, float] = BoundedCache(capacity_bytes, _size_of)
-        # Numbers are never given twice: what is left of a version that went away is never found again.
+        # Numbers are never given twice: what is left of a version that was forgotten is never found again.
         self._numbers: dict[VersionKey, bytes] = {}
         self._next = 0
 
@@ -95,15 +97,13 @@ class InferenceCache:
         for key, score in zip(self._keys(version, rows), scores.tolist(), strict=True):
             put(key, score)
 
-    def retain(self, versions: Collection[VersionKey]) -> None:
-        """Forget every version but these; their rows leave as others come."""
-        self._numbers = {version: number for version, number in self._numbers.items() if version in versions}
-
     def _keys(self, version: VersionKey, rows: npt.NDArray[np.float32]) -> Iterator[bytes]:
         number = self._numbers.get(version)
         if number is None:
             number = self._numbers[version] = self._next.to_bytes(VERSION_BYTES)
             self._next += 1
+            if len(self._numbers) > MOST_VERSIONS:
+                del self._numbers[next(iter(self._numbers))]
         content = rows.astype(np.float32, copy=False).tobytes()
         width = len(content) // max(1, len(rows))
         return (content[start : start + width] + number for start in range(0, width * len(rows), width or 1))

@@ -33,6 +33,7 @@ UNUSABLE_VECTORS = counter("gateway_unusable_vectors", "Vectors that were set as
 SCORER_RESTARTS = counter("gateway_scorer_restarts", "Times the Kafka scorer began anew after a fault of Kafka.")
 ROUTE_EPOCH = gauge("gateway_route_epoch", "Epoch of the route table in use.")
 CANARY_SHARE = gauge("gateway_canary_share_ratio", "Share of the entities that the canary answers.")
+CANARY_FALLBACKS = counter("gateway_canary_fallback_rows", "Rows that the champion answered as the canary failed.")
 SHADOWS = gauge("gateway_shadow_versions", "Versions that are scored beside the answer.")
 LEFT_OUT = counter(
     "gateway_left_out_versions", "Canaries and shadows of other features than are computed here.", ("route",)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.gateway.bounded_cache import BoundedCache
-from headrace.gateway.inference_cache import InferenceCache
+from headrace.gateway.inference_cache import MOST_VERSIONS, InferenceCache
 
 WIDTH = 15
 ONE, TWO = ("1", b"a"), ("2", b"b")
@@ -55,14 +55,15 @@ def test_a_matrix_of_other_layout_or_type_is_the_same_rows() -> None:
     assert cache.lookup(ONE, matrix[::2])[1].all()
 
 
-def test_versions_that_are_gone_are_forgotten_also_when_they_come_back() -> None:
+def test_versions_of_long_ago_are_forgotten_also_when_they_come_back() -> None:
     cache = InferenceCache(1 << 20)
     matrix = rows(4)
-    for version in (ONE, TWO):
-        cache.insert(version, matrix, model(version, matrix))
-    cache.retain([TWO])
+    cache.insert(ONE, matrix, model(ONE, matrix))
+    for number in range(2, 2 + MOST_VERSIONS):
+        assert cache.lookup(ONE, matrix)[1].all() == (number <= 1 + MOST_VERSIONS)
+        cache.insert((str(number), b""), matrix, np.ones(4, np.float32))
     assert not cache.lookup(ONE, matrix)[1].any()
-    assert cache.lookup(TWO, matrix)[1].all()
+    assert cache.lookup((str(1 + MOST_VERSIONS), b""), matrix)[1].all()
 
 
 def test_without_bytes_nothing_is_kept_and_nothing_counted() -> None:
