@@ -93,8 +93,8 @@ bench-gateway: setup ## Measure the gateway beside its controls (15 min on a qui
 	@$(BIN)/python -m loadtests.environment bench-mlserver || echo "MLServer cannot be installed: its figures are left out"
 	@$(BIN)/python -m loadtests.gateway $(if $(call on,$(QUICK)),--quick)
 
-.PHONY: bench-gateway-soak
-bench-gateway-soak: setup ## Ten minutes at 80 % of the gateway's top rate: does its memory grow? QUICK=1 for half a minute
+.PHONY: soak-gateway
+soak-gateway: setup ## Ten minutes at 80 % of the gateway's top rate: does its memory grow? QUICK=1 for half a minute
 	@$(BIN)/python -m loadtests.gateway.soak $(if $(call on,$(QUICK)),--quick)
 
 .PHONY: check-fresh

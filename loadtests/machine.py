@@ -70,17 +70,48 @@ def describe(packages: Sequence[str] = ()) -> list[str]:
     ]
 
 
-def cpu_seconds(process_id: int) -> float:
+def cpu_seconds(process_id: int, *, children: bool = False) -> float:
     """CPU time of a process so far, user and system, all of its threads, in seconds.
+
+    Args:
+        process_id: of the process.
+        children: whether the processes that it has started and that still run count too.
 
     Raises:
         ProcessLookupError: it has ended.
     """
+    fields = _stat(process_id)
+    own = (int(fields[11]) + int(fields[12])) * TICK_S
+    return own + (sum(cpu_seconds(one, children=True) for one in _children(process_id)) if children else 0.0)
+
+
+def resident_bytes(process_id: int, *, children: bool = False) -> int:
+    """Memory of a process that is in RAM, in bytes, as the kernel counts it: what several share counts for each.
+
+    Args:
+        process_id: of the process.
+        children: whether the processes that it has started and that still run count too.
+
+    Raises:
+        ProcessLookupError: it has ended.
+    """
+    own = int(_stat(process_id)[21]) * os.sysconf("SC_PAGE_SIZE")
+    return own + (sum(resident_bytes(one, children=True) for one in _children(process_id)) if children else 0)
+
+
+def _stat(process_id: int) -> list[str]:
+    """What the kernel says of a process, from its state on (the third field of proc(5))."""
     try:
-        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
         raise ProcessLookupError(process_id) from None
-    return (int(fields[11]) + int(fields[12])) * TICK_S
+
+
+def _children(process_id: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{process_id}/task").glob("*/children"):
+        found += [int(one) for one in task.read_text().split()]
+    return found
 
 
 def _model() -> str:

@@ -48,8 +48,9 @@ async def batch(bench: Bench) -> list[Figure]:
     options, sizes = bench.options, Sizes.of(bench.options)
     deployed = await bench.deployed()
     figures: list[Figure] = []
-    async with deployed.serving("batch", options.processes) as gateways:
-        server = Server("gateway", gateways[0].address, gateways)
+    async with deployed.serving("batch") as gateway:
+        await deployed.check(gateway)
+        server = Server("gateway", gateway.address, gateway)
         for rows in sizes.rows:
             best = max(
                 (_at(deployed, server, rows, concurrency, sizes, options) for concurrency in sizes.concurrency),

@@ -46,7 +46,7 @@ class Server:
     Attributes:
         name: for messages.
         address: host:port.
-        processes: whose CPU time counts.
+        process: whose CPU time counts, with that of those that it has started; None where nobody's does.
         rates: answered calls a second, by calls under way, one a round.
         cpu_us: CPU time of the processes per call, one a run.
         calls: how many it has answered.
@@ -54,7 +54,7 @@ class Server:
 
     name: str
     address: str
-    processes: Sequence[Process]
+    process: Process | None
     rates: dict[int, list[float]] = field(default_factory=dict)
     cpu_us: list[float] = field(default_factory=list)
     calls: int = 0
@@ -76,7 +76,7 @@ class Server:
 
     def cpu_s(self) -> float:
         """CPU time so far."""
-        return sum(cpu_seconds(one.popen.pid) for one in self.processes)
+        return 0.0 if self.process is None else cpu_seconds(self.process.popen.pid, children=True)
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def echo(deployed: Deployment, answer: PredictResponse) -> Iterator[Server]:
     command = module("loadtests.controls.grpc_echo", port, like)
     with running("echo", command, cores=deployed.cores, directory=deployed.servers.directory) as process:
         listening(process, port)
-        yield Server("echo", f"127.0.0.1:{port}", [process])
+        yield Server("echo", f"127.0.0.1:{port}", process)
 
 
 class Caller:
@@ -109,8 +109,8 @@ class Caller:
         Raises:
             ProcessFailed: a call has failed.
         """
-        for one in server.processes:
-            one.check()
+        if server.process is not None:
+            server.process.check()
         cpu = server.cpu_s()
         run = (
             self._ghz(server, requests, concurrency, method)

@@ -11,7 +11,7 @@ from loadtests.figures import number
 from loadtests.gateway.open_loop import PERCENTILES, Latencies
 
 WIDTH, HEIGHT = 560, 340
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 34, 44
+LEFT, RIGHT, TOP, BOTTOM = 76, 14, 34, 44
 STYLE = 'role="img" font-family="system-ui, sans-serif" font-size="13"'
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f7f7f", "#e69f00")
 """Told apart with every kind of colour vision (Okabe and Ito)."""

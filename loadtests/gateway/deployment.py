@@ -9,7 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import grpc.aio
@@ -48,7 +48,7 @@ PROFILES = BENCH / "profiles"
 
 @dataclass
 class Gateway(Process):
-    """A gateway process that runs.
+    """A gateway that runs.
 
     Attributes:
         port: of gRPC.
@@ -93,7 +93,8 @@ class Deployment:
         servers: where it runs.
         keys: that models are signed and verified with.
         cores: that everything may run on.
-        profile: how gateway processes are profiled.
+        profile: how gateways are profiled.
+        processes: of which a gateway is made.
         made: the payments that are in the feature state.
         requests: makes requests that nobody has sent before.
     """
@@ -102,6 +103,7 @@ class Deployment:
     keys: KeyPair
     cores: frozenset[int]
     profile: Profile | None
+    processes: int
     plan: FeaturePlan
     made: Records
     requests: Requests
@@ -167,18 +169,16 @@ class Deployment:
 
     @contextmanager
     def gateway(
-        self, name: str, settings: Mapping[str, object], *, instance: int = 0, port: int = 0
+        self, name: str, settings: Mapping[str, object] | None = None, *, instance: int = 0
     ) -> Iterator[Gateway]:
-        """A gateway process while the block runs.
+        """A gateway while the block runs, of so many processes as the options say.
 
         Args:
             name: of its log and of its profile.
-            settings: of the service, by field; a name in upper case is a variable, without `HEADRACE_`.
-            instance: tells several processes apart; each has its own spool.
-            port: of gRPC; 0 takes a free one.
+            settings: environment variables beside those that every gateway here has.
+            instance: tells gateways that run at the same time apart; each has its own spool.
         """
-        free, ops_port = free_ports(2)
-        port = port or free
+        port, ops_port = free_ports(2)
         environment = {
             "HEADRACE_PIPELINE": PIPELINE,
             "HEADRACE_NAMESPACE": NAMESPACE,
@@ -190,43 +190,33 @@ class Deployment:
             "HEADRACE_SIGNING_PUBLIC_KEY": str(self.keys.public),
             "HEADRACE_LOG_LEVEL": "warning",
             "HEADRACE_GATEWAY_INSTANCE": str(instance),
+            "HEADRACE_GATEWAY_PROCESSES": str(self.processes),
             "HEADRACE_GATEWAY_GRPC_PORT": str(port),
             "HEADRACE_GATEWAY_OPS_PORT": str(ops_port),
+            **{key: str(value) for key, value in (settings or {}).items()},
         }
-        for key, value in settings.items():
-            environment[f"HEADRACE_{key}" if key.isupper() else f"HEADRACE_GATEWAY_{key.upper()}"] = str(value)
         command = [sys.executable, "-m", "headrace.cli", "run", "gateway"]
         if self.profile is not None:
             PROFILES.mkdir(parents=True, exist_ok=True)
-            wrapped = ["loadtests.gateway.profiled", self.profile, str(PROFILES / f"{name}-{instance}"), *command[3:]]
+            wrapped = ["loadtests.gateway.profiled", self.profile, str(PROFILES / name), *command[3:]]
             command[2:] = wrapped
         directory = self.servers.directory
-        log = f"{name}-{instance}"
-        with running(log, command, cores=self.cores, directory=directory, environment=environment) as process:
+        with running(name, command, cores=self.cores, directory=directory, environment=environment) as process:
             yield Gateway(process.name, process.popen, process.log, port, ops_port)
 
     @asynccontextmanager
     async def serving(
-        self, name: str, processes: int = 1, settings: Mapping[str, object] | None = None
-    ) -> AsyncIterator[list[Gateway]]:
-        """Gateway processes on one port, ready, and shown to answer from features and model.
+        self, name: str, settings: Mapping[str, object] | None = None, *, instance: int = 0
+    ) -> AsyncIterator[Gateway]:
+        """The same, ready.
 
         Raises:
-            ProcessFailed: one does not become ready, or answers degraded.
+            ProcessFailed: it does not become ready.
         """
-        with ExitStack() as stack:
-            given = settings or {}
-            started = [stack.enter_context(self.gateway(name, given))]
-            await started[0].ready()
-            for instance in range(1, processes):
-                port = started[0].port
-                started.append(stack.enter_context(self.gateway(name, given, instance=instance, port=port)))
-            for one in started:
-                await one.ready()
-            await self.check(started[0])
-            yield started
-            for one in started:
-                one.check()
+        with self.gateway(name, settings, instance=instance) as gateway:
+            await gateway.ready()
+            yield gateway
+            gateway.check()
 
     async def check(self, gateway: Gateway) -> PredictResponse:
         """One call with everything behind it.
@@ -269,6 +259,7 @@ def deployment(options: Options, cores: frozenset[int]) -> Iterator[Deployment]:
             create_key_pair(kept.directory / "keys"),
             cores,
             options.profile,
+            options.processes,
             plan,
             made,
             Requests(plan.pipeline, made, deployed_name(plan.pipeline.name, NAMESPACE)),

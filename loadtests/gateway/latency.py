@@ -83,7 +83,8 @@ async def latency(bench: Bench) -> list[Figure]:
     options, sizes = bench.options, Sizes.of(bench.options)
     deployed = await bench.deployed()
     async with AsyncExitStack() as stack:
-        gateways = await stack.enter_async_context(deployed.serving("latency", options.processes))
+        gateway = await stack.enter_async_context(deployed.serving("latency"))
+        answer = await deployed.check(gateway)
 
         def packed(count: int) -> list[bytes]:
             return serialized(deployed.requests.packed(count))
@@ -91,11 +92,10 @@ async def latency(bench: Bench) -> list[Figure]:
         def rows(count: int) -> list[bytes]:
             return infer_requests(deployed, count)
 
-        ours = Target(Server("gateway", gateways[0].address, gateways), PREDICT, packed)
-        triton = Target(Server("Triton alone", deployed.servers.triton_url, []), INFER, rows)
+        ours = Target(Server("gateway", gateway.address, gateway), PREDICT, packed)
+        triton = Target(Server("Triton alone", deployed.servers.triton_url, None), INFER, rows)
         targets = [ours, triton]
         if options.controls:
-            answer = await deployed.check(gateways[0])
             bare = Target(stack.enter_context(echo(deployed, answer)), PREDICT, packed)
             bare.server.name = "bare grpc.aio echo"
             targets.insert(0, bare)

@@ -66,4 +66,4 @@ def mlserver(deployed: Deployment) -> Iterator[Server]:
     command = [str(python.parent / "mlserver"), "start", str(directory)]
     with running("mlserver", command, cores=deployed.cores, directory=deployed.servers.directory) as process:
         listening(process, grpc, START_S)
-        yield Server("MLServer", f"127.0.0.1:{grpc}", [process])
+        yield Server("MLServer", f"127.0.0.1:{grpc}", process)

@@ -39,7 +39,7 @@ async def scorer(bench: Bench) -> list[Figure]:
     topics = deployed.topics
     async with KafkaAdmin(deployed.servers.bootstrap) as admin:
         published = sum((await admin.end_offsets([topics.vectors])).values())
-        with deployed.gateway("scorer", {}) as gateway:
+        with deployed.gateway("scorer") as gateway:
             ours = await measure([gateway], Committed(admin, topics.group("gateway")), published, most_s=MOST_S)
         size = await _check(deployed, event_ids)
         control: Rate | None = None

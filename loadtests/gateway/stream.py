@@ -60,10 +60,10 @@ async def stream(bench: Bench) -> list[Figure]:
     """Measure; see the module."""
     options, sizes = bench.options, Sizes.of(bench.options)
     deployed = await bench.deployed()
-    async with deployed.serving("stream", options.processes) as gateways:
-        answer = await deployed.check(gateways[0])
+    async with deployed.serving("stream") as gateway:
+        answer = await deployed.check(gateway)
         with echo(deployed, answer) as bare:
-            ours, control = Streams(Server("gateway", gateways[0].address, gateways)), Streams(bare)
+            ours, control = Streams(Server("gateway", gateway.address, gateway)), Streams(bare)
             measured = [control, ours] if options.controls else [ours]
             for shape in sizes.shapes:
                 pilots = [_run(deployed, one, shape, sizes.pilot, checked=one is ours)["rate"] for one in measured]

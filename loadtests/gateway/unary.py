@@ -25,21 +25,21 @@ async def unary(bench: Bench) -> list[Figure]:
     deployed = await bench.deployed()
     caller = Caller(deployed, with_ghz=ghz.install())
     figures: list[Figure] = []
-    async with deployed.serving("unary", options.processes) as gateways:
-        answer = await deployed.check(gateways[0])
+    async with deployed.serving("unary") as gateway:
+        answer = await deployed.check(gateway)
         with echo(deployed, answer) as control:
             shapes: list[tuple[str, Make]] = [
                 ("packed", deployed.requests.packed),
                 ("by names", deployed.requests.named),
             ]
             for shape, make in shapes:
-                ours = Server("gateway", gateways[0].address, gateways)
-                bare = Server("echo", control.address, control.processes)
-                degraded = sum(one.degraded() for one in gateways)
+                ours = Server("gateway", gateway.address, gateway)
+                bare = Server("echo", control.address, control.process)
+                degraded = gateway.degraded()
                 measure_in_turns(caller, [bare, ours] if options.controls else [ours], make, sizes)
                 name = f"Predict, {shape}, by {caller.name}"
                 figures += _figures(name, ours, bare, options)
-                degraded = sum(one.degraded() for one in gateways) - degraded
+                degraded = gateway.degraded() - degraded
                 figures.append(complete(name, degraded, ours.calls))
     return figures
 
