@@ -40,7 +40,7 @@ class PortReservation:
             ]
             self._sockets = [_bound(family, address, socket.SO_REUSEADDR)]
         except OSError as error:
-            raise PortHeldError(f"cannot listen for gRPC on {host}:{port}: {error.strerror}") from error
+            raise PortHeldError(f"cannot listen on {host}:{port}: {error.strerror}") from error
         first = self._sockets[0]
         # Only now: with it, the first bind would have been let in beside another reservation.
         first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

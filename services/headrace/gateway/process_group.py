@@ -54,6 +54,7 @@ class ProcessGroup:
         self._settings = settings
         self._health = health
         self._metrics = MergedMetrics(left_out=("python_", "process_start"))
+        self._ports: dict[str, PortReservation] = {}
         self._ops_ports: dict[int, socket.socket] = {}
         self._workers: set[WorkerProcess] = set()
         self._replace_all = asyncio.Event()
@@ -72,18 +73,19 @@ class ProcessGroup:
         ]
 
     async def start(self) -> None:
-        """Take the port.
+        """Take the ports.
 
         Raises:
             PortHeldError: somebody else has it.
         """
         settings = self._settings
-        self._port: PortReservation = await reserve(settings.grpc_host, settings.grpc_port, patience_s=PORT_PATIENCE_S)
+        self._ports["GRPC"] = await reserve(settings.grpc_host, settings.grpc_port, patience_s=PORT_PATIENCE_S)
+        if settings.http_port is not None:
+            self._ports["HTTP"] = await reserve(settings.http_host, settings.http_port, patience_s=PORT_PATIENCE_S)
         self._session = aiohttp.ClientSession()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._replace_all.set)
-        self._log.info(
-            "gateway port held", grpc_host=settings.grpc_host, grpc_port=self._port.port, processes=settings.processes
-        )
+        ports = {f"{name.lower()}_port": held.port for name, held in self._ports.items()}
+        self._log.info("gateway ports held", processes=settings.processes, **ports)
 
     async def run(self) -> None:
         """Keep the processes running until cancelled.
@@ -120,8 +122,8 @@ class ProcessGroup:
         await _ended(self._workers, deadline.remaining())
         if hasattr(self, "_session"):
             await self._session.close()
-        if hasattr(self, "_port"):
-            self._port.close()
+        for port in self._ports.values():
+            port.close()
         for held in self._ops_ports.values():
             held.close()
 
@@ -153,10 +155,10 @@ class ProcessGroup:
             {
                 "HEADRACE_GATEWAY_INSTANCE": name,
                 "HEADRACE_GATEWAY_INSTANCE_GROUP": self._settings.instance,
-                "HEADRACE_GATEWAY_GRPC_PORT": str(self._port.port),
                 "HEADRACE_GATEWAY_OPS_HOST": "127.0.0.1",
                 "HEADRACE_GATEWAY_OPS_PORT": str(ops_port),
                 "HEADRACE_GATEWAY_SHUTDOWN_TIMEOUT_S": f"{self._settings.shutdown_timeout_s * SHARE_OF_SHUTDOWN:.3f}",
+                **{f"HEADRACE_GATEWAY_{listener}_PORT": str(held.port) for listener, held in self._ports.items()},
             },
         )
         self._workers.add(worker)
