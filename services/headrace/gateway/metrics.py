@@ -51,16 +51,17 @@ TRITON_MISMATCHES = gauge(
     ("server",),
 )
 _BY_MODEL = ("server", "model")
-TRITON_REQUESTS = counter(
-    "gateway_triton_requests", "Requests that Triton has answered, to all its clients.", (*_BY_MODEL, "result")
+# What a server counts for all of its clients. Each process of a gateway sees the same: gauges, which nobody adds up.
+TRITON_REQUESTS = gauge(
+    "gateway_triton_recent_requests", "Requests that Triton answered in the last interval.", (*_BY_MODEL, "result")
 )
-TRITON_ROWS = counter("gateway_triton_rows", "Rows that Triton has scored, for all its clients.", _BY_MODEL)
-TRITON_EXECUTIONS = counter(
-    "gateway_triton_executions", "Runs of a model in Triton, each for one or more requests.", _BY_MODEL
+TRITON_ROWS = gauge("gateway_triton_recent_rows", "Rows that Triton scored in the last interval.", _BY_MODEL)
+TRITON_EXECUTION_ROWS = gauge(
+    "gateway_triton_execution_rows", "Rows of a run of the model in Triton, mean of the last interval.", _BY_MODEL
 )
-TRITON_STAGE_TIME = counter(
+TRITON_STAGE_TIME = gauge(
     "gateway_triton_stage_seconds",
-    "Time that requests spent in Triton, by stage: queue, input, infer, output.",
+    "Time of a request in Triton, mean of the last interval, by stage: queue, input, infer, output.",
     (*_BY_MODEL, "stage"),
 )
 ACCESS_DENIED = counter("gateway_access_denied", "Calls that were denied, by method and reason.", ("method", "reason"))

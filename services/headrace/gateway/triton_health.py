@@ -238,8 +238,7 @@ class TritonHealth:
             for member, one in self._connected.items():
                 if not member.rest.resting:
                     with suppress(TritonError):
-                        counts = await one.server.statistics(self._timeout_s)
-                        one.statistics.update(each for each in counts if each.model in self._asked)
+                        one.statistics.update(await one.server.statistics(self._timeout_s), self._asked)
             await asyncio.sleep(self._statistics_s)
 
     def _count(self) -> None:

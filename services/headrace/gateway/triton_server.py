@@ -48,14 +48,14 @@ class ModelCounts(NamedTuple):
     """
 
     model: str
-    requests: int
-    failures: int
-    rows: int
-    executions: int
-    queue_s: float
-    input_s: float
-    infer_s: float
-    output_s: float
+    requests: int = 0
+    failures: int = 0
+    rows: int = 0
+    executions: int = 0
+    queue_s: float = 0.0
+    input_s: float = 0.0
+    infer_s: float = 0.0
+    output_s: float = 0.0
 
 
 class TritonServer:
