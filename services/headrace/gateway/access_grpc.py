@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -26,6 +27,8 @@ HANDSHAKE_MS = 10_000
 KEEPALIVE_MS = 60_000
 KEEPALIVE_TIMEOUT_MS = 20_000
 MAX_PING_STRIKES = 2
+HEALTH = "/grpc.health.v1.Health/"
+NOTHING = Credentials()
 # Names in a client's certificate, the most telling first. The common name counts where there is no other.
 _NAMES = ("peer_uri", "peer_dns")
 
@@ -82,20 +85,65 @@ def _anyone() -> Caller:
     return ANYONE
 
 
+class UnknownCallers(grpc.aio.ServerInterceptor):
+    """Turns unknown callers away before what they sent is read and parsed.
+
+    Who has only a certificate is looked at later, by the method; the TLS handshake has let him in.
+
+    Args:
+        control: decides.
+        certificates: whether callers may be known by their certificates.
+    """
+
+    def __init__(self, control: AccessControl, *, certificates: bool) -> None:
+        self._control = control
+        self._certificates = certificates
+        self._access = GrpcAccess(control)
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        """The method's handler, or one that ends the call."""
+        handler = await continuation(handler_call_details)
+        path: str = handler_call_details.method
+        if handler is None or path.startswith(HEALTH):
+            return handler
+        found = headers(handler_call_details.invocation_metadata)
+        if self._certificates and found == NOTHING:
+            return handler
+        try:
+            self._control.caller(found)
+        except UnauthenticatedError as error:
+            # Of this kind for every method: it does not wait for the first message.
+            return grpc.stream_stream_rpc_method_handler(partial(self._refuse, error, path.rpartition("/")[2]))
+        return handler
+
+    async def _refuse(
+        self, error: UnauthenticatedError, method: str, _: AsyncIterator[bytes], context: Context
+    ) -> None:
+        self._access.denied(error, method, context)
+        status = status_of(error)
+        await context.abort(status.code, status.message, status.trailing_metadata())
+
+
 def credentials(context: Context) -> Credentials:
     """What a call brought to show who makes it."""
+    found = headers(context.invocation_metadata())
+    if found != NOTHING:
+        return found
+    shown = context.auth_context()
+    names = [name for kind in _NAMES for name in shown.get(kind, ())] or shown.get("x509_common_name", ())
+    return Credentials(certificate=tuple(name.decode(errors="replace") for name in names))
+
+
+def headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> Credentials:
+    """What the headers of a call show."""
     authorization = api_key = ""
-    for key, value in context.invocation_metadata() or ():
+    for key, value in metadata or ():
         if key == "authorization":
             # Twice is refused by neither being right.
             authorization = f"{authorization},{value!s}" if authorization else str(value)
         elif key == "x-api-key":
             api_key = f"{api_key},{value!s}" if api_key else str(value)
-    if authorization or api_key:
-        return Credentials(authorization, api_key)
-    found = context.auth_context()
-    names = [name for kind in _NAMES for name in found.get(kind, ())] or found.get("x509_common_name", ())
-    return Credentials(certificate=tuple(name.decode(errors="replace") for name in names))
+    return Credentials(authorization, api_key) if authorization or api_key else NOTHING
 
 
 def peer(context: Context) -> str:

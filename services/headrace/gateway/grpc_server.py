@@ -13,7 +13,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from headrace.gateway.access_door import Door
-from headrace.gateway.access_grpc import GrpcAccess, add_reflection, connection_options, server_credentials
+from headrace.gateway.access_grpc import (
+    GrpcAccess,
+    UnknownCallers,
+    add_reflection,
+    connection_options,
+    server_credentials,
+)
 from headrace.gateway.grpc_service import STOPPING, Context, FeatureService, PredictionService
 from headrace.platform import telemetry
 from headrace.platform.errors import OperatorError
@@ -106,6 +112,10 @@ class GrpcServer:
 
             interceptor: Any = instrumentation.aio_server_interceptor
             interceptors.append(interceptor())
+        if not door.control.open:
+            certificates = door.certificates is not None and door.certificates.client_certificate_required
+            # First: what it ends, no other looks at.
+            interceptors.insert(0, UnknownCallers(door.control, certificates=certificates))
         self._server = grpc.aio.server(
             interceptors=interceptors,
             options=[

@@ -18,6 +18,9 @@ from headrace.v1.prediction_service_pb2 import PredictBatchRequest, PredictOptio
 
 MAX_BATCH_EVENTS = 4096
 MAX_VIOLATIONS = 20
+MAX_OVERRIDES = 1000
+SPARE_FIELDS = 16
+"""Named fields or columns beyond the schema's that are looked at, to name what is wrong; more are only counted."""
 
 
 def check_pipeline(named: str, deployed: str) -> None:
@@ -34,15 +37,19 @@ def check_options(options: PredictOptions) -> None:
     """Check what can be checked without the pipeline.
 
     Raises:
-        InvalidRequestError: an override that is not finite.
+        InvalidRequestError: an override that is not finite, or too many of them.
     """
+    if len(options.overrides) > MAX_OVERRIDES:
+        raise InvalidRequestError(
+            [Violation("options.overrides", f"{len(options.overrides)} overrides; at most {MAX_OVERRIDES} are allowed")]
+        )
     wrong = [
         Violation(f"options.overrides.{name}", f"{name} is {value}; it must be finite")
         for name, value in options.overrides.items()
         if not math.isfinite(value)
     ]
     if wrong:
-        raise InvalidRequestError(wrong)
+        raise InvalidRequestError(wrong[:MAX_VIOLATIONS])
 
 
 def checked_event(pipeline: Pipeline, event: Event) -> CheckedEvent:
@@ -51,6 +58,8 @@ def checked_event(pipeline: Pipeline, event: Event) -> CheckedEvent:
     Raises:
         InvalidRequestError: names the field and what is allowed.
     """
+    if not event.schema_fingerprint and len(event.fields.fields) > len(pipeline.event.fields) + SPARE_FIELDS:
+        raise _too_many("event.fields", "fields", len(event.fields.fields), pipeline)
     try:
         return check_event(pipeline, event)
     except EventError as error:
@@ -68,6 +77,8 @@ def checked_batch(pipeline: Pipeline, request: PredictBatchRequest) -> list[Chec
         raise InvalidRequestError(
             [Violation("event_ids", f"{count} events; allowed are 1 to {MAX_BATCH_EVENTS} in a call")]
         )
+    if len(request.columns) > len(pipeline.event.fields) + SPARE_FIELDS:
+        raise _too_many("columns", "columns", len(request.columns), pipeline)
     wrong = list(_shape_violations(pipeline, request, count))
     if wrong:
         raise InvalidRequestError(wrong)
@@ -127,6 +138,11 @@ def _shape_violations(pipeline: Pipeline, request: PredictBatchRequest, count: i
     for field in pipeline.event.fields:
         if field.name not in seen and not field.optional:
             yield Violation(f"columns.{field.name}", f"{field.name} is missing; it is required")
+
+
+def _too_many(where: str, what: str, count: int, pipeline: Pipeline) -> InvalidRequestError:
+    text = f"{count} {what}; the schema of this pipeline has {len(pipeline.event.fields)}"
+    return InvalidRequestError([Violation(where, text)])
 
 
 def _violation(error: EventError, where: str) -> Violation:
