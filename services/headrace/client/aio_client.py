@@ -104,6 +104,10 @@ class AsyncPredictionClient:
         """Score many events, given as columns; see `PredictionClient.predict_batch`."""
         return await self._answer(self._calls.predict_batch(event_ids, times, columns, asked))
 
+    async def predict_events(self, events: Sequence[AnyEvent], **asked: Unpack[CallOptions]) -> PredictBatchResponse:
+        """Score many events in one call; see `PredictionClient.predict_events`."""
+        return await self._answer(self._calls.events_call(events, asked))
+
     def stream_predict(
         self,
         events: AsyncIterable[AnyEvent] | Iterable[AnyEvent],

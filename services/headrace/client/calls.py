@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from headrace.client.deadlines import Deadline
 from headrace.client.requests import (
+    MAX_BATCH_EVENTS,
     AnyEvent,
     CallOptions,
     ColumnValues,
@@ -20,6 +21,7 @@ from headrace.client.requests import (
     predict_options,
 )
 from headrace.client.schema import Schema
+from headrace.client.violations import InvalidInputError, Violation
 from headrace.v1.event_pb2 import Event
 from headrace.v1.prediction_service_pb2 import (
     DescribePipelineRequest,
@@ -143,6 +145,26 @@ class CallBuilder:
         """Score many events, given as columns."""
         request = batch_request(self.pipeline, event_ids, times, columns, predict_options(asked))
         return Call(PREDICT_BATCH, request, self.deadline(asked))
+
+    def events_call(self, events: Sequence[AnyEvent], asked: CallOptions) -> BatchCall:
+        """Score many events in one call.
+
+        Raises:
+            InvalidInputError: an event breaks the schema, or has other fields than the first; says which.
+        """
+        packed = []
+        for i, event in enumerate(events):
+            try:
+                packed.append(self.event(event))
+            except InvalidInputError as error:
+                raise error.of_event(i) from None
+        if not 1 <= len(packed) <= MAX_BATCH_EVENTS:
+            raise InvalidInputError([Violation("events", f"{len(packed)} events; allowed are 1 to {MAX_BATCH_EVENTS}")])
+        shapes = [shape_of(event) for event in packed]
+        for i, shape in enumerate(shapes):
+            if shape != shapes[0]:
+                raise InvalidInputError([Violation(f"events[{i}]", "has other fields than events[0], or other types")])
+        return self.predict_events(packed, predict_options(asked), self.deadline(asked))
 
     def predict_events(self, events: Sequence[Event], options: PredictOptions, deadline: Deadline) -> BatchCall:
         """Score many events that have the same shape: see `shape_of`."""

@@ -130,6 +130,19 @@ class PredictionClient:
         """
         return self._answer(self._calls.predict_batch(event_ids, times, columns, asked))
 
+    def predict_events(self, events: Sequence[AnyEvent], **asked: Unpack[CallOptions]) -> PredictBatchResponse:
+        """Score many events in one call; the answers are in their order.
+
+        Args:
+            events: 1 to 4,096 events, all with the same fields.
+            asked: as in `predict`, for all events.
+
+        Raises:
+            CallError: there is no answer.
+            InvalidInputError: an event breaks the schema, or has other fields than the first; nothing was sent.
+        """
+        return self._answer(self._calls.events_call(events, asked))
+
     def stream_predict(
         self,
         events: Iterable[AnyEvent],

@@ -29,6 +29,12 @@ class InvalidInputError(ValueError):
     def __str__(self) -> str:
         return "; ".join(f"{one.field}: {one.description}" for one in self.violations)
 
+    def of_event(self, index: int) -> InvalidInputError:
+        """The same for one event of many."""
+        return InvalidInputError(
+            [one._replace(field=f"events[{index}]{one.field.removeprefix('event')}") for one in self.violations]
+        )
+
 
 def rows_blamed(violations: Sequence[Violation], first_row: int) -> tuple[Violation, ...]:
     """The gateway's violations of one call as those of the whole table.
