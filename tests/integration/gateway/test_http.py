@@ -84,10 +84,3 @@ async def test_people_with_curl_get_the_same_answers(deployment: Deployment) -> 
     assert (channels["e1"], channels["b699"]) == (CHANNEL_UNARY, CHANNEL_BATCH)
     answered = [i for i, one in enumerate(found) if not isinstance(one, BaseException)]
     assert {f"s{i}" for i in answered} <= set(channels)
-
-
-async def test_it_is_off_unless_asked_for(deployment: Deployment) -> None:
-    await deployment.route("000001")
-    gateway = await deployment.start()
-    assert "http_port" not in gateway.log.read_text()
-    assert await gateway.stop() == 0

@@ -108,6 +108,10 @@ async def front(**settings: Any) -> AsyncIterator[Front]:
         await server.stop(1)
 
 
+def test_it_is_off_unless_asked_for() -> None:
+    assert GatewaySettings().http_port is None
+
+
 async def test_calls_are_made_and_answered() -> None:
     async with front() as one:
         status, answer, headers = await one.post()
