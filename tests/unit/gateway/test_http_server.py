@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import gzip
 import json
+import random
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
 import pytest
+from cryptography import x509
 
 from headrace.gateway.access_door import Door
 from headrace.gateway.access_keys import new_key
@@ -38,6 +42,7 @@ from headrace.v1.prediction_service_pb2 import (
     PredictRequest,
     PredictResponse,
 )
+from tests.certificates import Authority
 
 BODY = {"event": {"event_id": "e1", "event_time_us": 1, "fields": {"customer_id": "c"}}}
 
@@ -328,3 +333,65 @@ async def test_with_a_policy_callers_must_be_known_and_allowed(tmp_path: Path) -
         assert (await one.post(body=b"x"))[0] == 401
         async with one.client.get(f"{one.url}/v1/openapi.json", headers={"X-Api-Key": made.key}) as described:
             assert "securitySchemes" in (await described.json())["components"]
+
+
+async def test_a_client_certificate_names_its_caller(tmp_path: Path) -> None:
+    authority = Authority.create("authority")
+    certificate, key = authority.server().write(tmp_path, "server")
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    policy = tmp_path / "policy.toml"
+    policy.write_text(
+        '[[grants]]\ncallers = ["certificate:spiffe://x/checkout"]\npipelines = ["fraud"]\npermissions = ["predict"]\n'
+    )
+    settings = {
+        "tls_certificate": certificate,
+        "tls_key": key,
+        "tls_client_ca": tmp_path / "ca.pem",
+        "access_policy": policy,
+    }
+    client = ssl.create_default_context(cadata=authority.pem.decode())
+    own = authority.issue("ignored", x509.UniformResourceIdentifier("spiffe://x/checkout"))
+    client.load_cert_chain(*own.write(tmp_path, "client"))
+    async with front(**settings) as one:
+        one.url = one.url.replace("http:", "https:")
+        assert (await one.post(ssl=client))[0] == 200
+        assert one.calls.contexts[0].caller.name == "certificate:spiffe://x/checkout"
+        assert (await one.post("/v1/features", ssl=client))[0] == 403
+        with pytest.raises(aiohttp.ClientError):
+            await one.post(ssl=ssl.create_default_context(cadata=authority.pem.decode()))
+
+
+async def test_hostile_bytes_get_an_answer_or_nothing_and_harm_nobody() -> None:
+    numbers = random.Random(1)
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    sent = [
+        b"\x00" * 5000,
+        b"GET " + b"/" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        head + b"X: " + b"y" * 100_000 + b"\r\n\r\n",
+        head + b"".join(b"X%d: y\r\n" % i for i in range(5000)) + b"\r\n",
+        head + b"Content-Length: -1\r\n\r\n",
+        head + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+        head + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nabcde",
+        head + b"Content-Encoding: nonsense\r\nContent-Length: 2\r\n\r\n{}",
+        head + b"Content-Length: %d\r\n\r\n" % 10**30,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        *(numbers.randbytes(numbers.randrange(1, 2000)) for _ in range(30)),
+    ]
+    bomb = gzip.compress(b" " * (64 << 20))
+    sent.append(head + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb)
+    async with front(request_timeout_s=2) as one:
+        for piece in sent:
+            reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+            with suppress(ConnectionError):
+                writer.write(piece)
+                writer.write_eof()
+                async with asyncio.timeout(10):
+                    answer = await reader.read()
+                assert not answer or answer.split()[1].startswith(b"4"), (piece[:300], answer[:300])
+                assert b"Traceback" not in answer
+                assert b".py" not in answer
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            assert (await one.post())[0] == 200
