@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from headrace.gateway.answers import Answer, AnsweredRows
+from headrace.gateway.answers import Answer
 from headrace.gateway.requests import milliseconds_since
 from headrace.pipeline import Pipeline
-from headrace.v1.prediction_pb2 import DEGRADATION_IDEMPOTENCY_LOCAL, ROLE_ANSWER, Prediction
+from headrace.v1.prediction_pb2 import ROLE_ANSWER, Prediction
 from headrace.v1.prediction_service_pb2 import GetFeaturesResponse, PredictBatchResponse, PredictResponse
 
 
@@ -31,8 +31,8 @@ def predict_response(answer: Answer, feature_names: Sequence[str], *, explain: b
         route=choice.route,
         role=ROLE_ANSWER,
         untrained=version.untrained,
-        degradations=rows.degradations + maker.degradations,
-        features_age_ms=milliseconds_since(rows.features_time_us, rows.answered_us),
+        degradations=rows.degradations_of(row),
+        features_age_ms=milliseconds_since(rows.states[row].newest_us, rows.answered_us),
         model_time_us=version.model_time_us,
     )
     if explain:
@@ -74,8 +74,10 @@ def predict_batch_response(answer: Answer, feature_names: Sequence[str], *, expl
     )
     versions: dict[str, int] = {}
     missing, ages, model_times = set(rows.degradations), set[int](), set[int]()
-    if len(repeats) < answer.count:
-        ages.add(milliseconds_since(rows.features_time_us, rows.answered_us))
+    own = {id(rows.states[row]): rows.states[row] for row in range(first, end) if row not in repeats}
+    for state in own.values():
+        ages.add(milliseconds_since(state.newest_us, rows.answered_us))
+        missing.update(state.degradations)
     made: dict[int, tuple[int, int, bool]] = {}
     for maker in {id(one): one for one in makers if one is not None}.values():
         version = maker.choice.version
@@ -115,16 +117,15 @@ def predict_batch_response(answer: Answer, feature_names: Sequence[str], *, expl
 
 def features_response(answer: Answer, pipeline: Pipeline, now_us: int) -> GetFeaturesResponse:
     """The vector of one event."""
-    rows: AnsweredRows = answer.rows
+    state = answer.rows.states[answer.first]
     return GetFeaturesResponse(
         features_fingerprint=pipeline.features_fingerprint,
-        values=rows.values[answer.first].tolist(),
+        values=answer.rows.values[answer.first].tolist(),
         names=pipeline.feature_names,
-        event_positions=rows.event_positions,
-        outcome_positions=rows.outcome_positions,
-        features_age_ms=milliseconds_since(rows.features_time_us, now_us),
-        # Answers of the same batch may say more, which is not about features.
-        degradations=[one for one in rows.degradations if one != DEGRADATION_IDEMPOTENCY_LOCAL],
+        event_positions=state.event_positions,
+        outcome_positions=state.outcome_positions,
+        features_age_ms=milliseconds_since(state.newest_us, now_us),
+        degradations=state.degradations,
     )
 
 

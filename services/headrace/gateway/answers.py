@@ -15,6 +15,23 @@ NONE: tuple[Degradation.ValueType, ...] = ()
 _IN_PROCESS = (DEGRADATION_MODEL_IN_PROCESS,)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class FeatureState:
+    """What features were read from.
+
+    Attributes:
+        event_positions: last merged offset by partition of `events`; empty when the state was not read.
+        outcome_positions: the same for `outcomes`.
+        newest_us: production time of the newest record in the state, in microseconds; 0 when it is empty or unread.
+        degradations: what was missing.
+    """
+
+    event_positions: Sequence[int]
+    outcome_positions: Sequence[int]
+    newest_us: int
+    degradations: tuple[Degradation.ValueType, ...] = NONE
+
+
 @dataclass(frozen=True, slots=True)
 class Maker:
     """What scores were made with.
@@ -44,11 +61,8 @@ class AnsweredRows:
         decisions: that follow from the scores.
         makers: what each score was made with; None where an event has none.
         values: features, shape (n, width), float64.
-        event_positions: state positions that they hold at, by partition of `events`; empty when it was not read.
-        outcome_positions: the same for `outcomes`.
-        features_time_us: production time of the newest record in the state, in microseconds; 0 when it is empty or was
-            not read.
-        degradations: what was missing for all of them, what their makers say aside.
+        states: what their features were read from.
+        degradations: what was missing for all of them, what their states and makers say aside.
         answered_us: when they were made, wall clock, in microseconds.
         repeats: by row, the first answer again where an event was answered before; it counts instead of all above.
     """
@@ -59,17 +73,21 @@ class AnsweredRows:
     decisions: Sequence[str]
     makers: Sequence[Maker | None]
     values: FloatArray
-    event_positions: Sequence[int]
-    outcome_positions: Sequence[int]
-    features_time_us: int
+    states: Sequence[FeatureState]
     degradations: tuple[Degradation.ValueType, ...]
     answered_us: int
     repeats: dict[int, Prediction] = field(default_factory=dict)
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all were made in the same way from the same."""
+        return len(set(map(id, self.states))) <= 1 and len(set(map(id, self.makers))) <= 1
+
     def degradations_of(self, row: int) -> tuple[Degradation.ValueType, ...]:
         """What was missing for an event that was not answered before."""
         maker = self.makers[row]
-        return self.degradations + maker.degradations if maker is not None else self.degradations
+        missing = self.states[row].degradations + self.degradations
+        return missing + maker.degradations if maker is not None else missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +111,6 @@ def joined(answers: Sequence[Answer]) -> Answer:
         return answers[0]
     parts = [(one.rows, slice(one.first, one.first + one.count)) for one in answers]
     starts = np.cumsum([0, *(one.count for one in answers)]).tolist()
-    oldest = min((rows for rows, _ in parts), key=lambda rows: rows.features_time_us)
     whole = AnsweredRows(
         [event_id for rows, part in parts for event_id in rows.event_ids[part]],
         [one for rows, part in parts for one in rows.prediction_ids[part]],
@@ -101,10 +118,7 @@ def joined(answers: Sequence[Answer]) -> Answer:
         [decision for rows, part in parts for decision in rows.decisions[part]],
         [maker for rows, part in parts for maker in rows.makers[part]],
         np.concatenate([rows.values[part] for rows, part in parts]),
-        # No answer is staler than it says.
-        oldest.event_positions,
-        oldest.outcome_positions,
-        oldest.features_time_us,
+        [state for rows, part in parts for state in rows.states[part]],
         tuple(dict.fromkeys(missing for rows, _ in parts for missing in rows.degradations)),
         max(rows.answered_us for rows, _ in parts),
         {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from headrace.gateway.requests import ScoringRequest
 from headrace.gateway.routing import Choice
 from headrace.pipeline.events import FloatArray
 from headrace.platform.event_codec import CheckedEvent
+from headrace.v1.prediction_pb2 import Degradation
 
 Rows = npt.NDArray[np.intp]
 
@@ -61,6 +62,18 @@ class RequestBatch:
     def request_of(self, row: int) -> ScoringRequest:
         """The request that a row belongs to."""
         return self.requests[self.request_index(row)]
+
+    def scored_alike(self) -> Iterator[tuple[ScoredBlock, tuple[Degradation.ValueType, ...]]]:
+        """The blocks with what was missing from the features of their rows, which is the same for a block."""
+        for block in self.scored:
+            states = [self.read.states[row] for row in block.rows.tolist()]
+            kinds = list(dict.fromkeys(state.degradations for state in states))
+            if len(kinds) < 2:
+                yield block, kinds[0] if kinds else ()
+                continue
+            for kind in kinds:
+                alike = np.array([state.degradations == kind for state in states], np.bool_)
+                yield ScoredBlock(block.rows[alike], block.maker, block.scores[alike]), kind
 
     def fail(self, rows: Rows, error: GatewayError) -> None:
         """The requests of rows have no answer."""

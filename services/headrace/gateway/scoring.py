@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from headrace.gateway.answer_log import AnswerLog, NewAnswers
-from headrace.gateway.answers import Answer, AnsweredRows, Maker
+from headrace.gateway.answers import NONE, Answer, AnsweredRows, Maker
 from headrace.gateway.errors import GatewayError, InvalidRequestError, NotServingError, Violation
 from headrace.gateway.feature_reading import FeatureReading
 from headrace.gateway.metrics import count_answers
@@ -40,9 +40,11 @@ from headrace.v1.prediction_pb2 import (
     DEGRADATION_IDEMPOTENCY_LOCAL,
     ROLE_ANSWER,
     ROLE_REPEAT,
+    ROUTE_PINNED,
     Channel,
     Degradation,
     Prediction,
+    Role,
 )
 
 
@@ -138,10 +140,10 @@ class Scoring:
         """Say which rows go to which version; rows that were answered before go to none."""
         if batch.is_plain:
             keys = [event.texts[self._key] for event in batch.events] if self._routing.canary() else []
-            batch.parts = [
-                (one.choice, np.arange(len(batch.events)) if one.rows is None else one.rows)
-                for one in self._routing.choose(keys)
-            ]
+            for one in self._routing.choose(keys):
+                batch.parts.append((one.choice, np.arange(len(batch.events)) if one.rows is None else one.rows))
+                # A table may have come since the request was checked.
+                self._fitting(one.choice)
             return
         known = np.array([answer is not None for answer in batch.read.answers])
         routed = np.zeros(len(known), np.bool_)
@@ -157,10 +159,12 @@ class Scoring:
         if len(open_rows):
             for one in self._routing.choose([batch.events[row].texts[self._key] for row in open_rows.tolist()]):
                 batch.parts.append((one.choice, open_rows if one.rows is None else open_rows[one.rows]))
+                self._fitting(one.choice)
         for version, of in pinned.items():
             rows = np.concatenate(of)
             try:
                 batch.parts.append((self._routing.pinned(version), rows))
+                self._fitting(batch.parts[-1][0])
             except GatewayError as error:
                 batch.fail(rows, error)
 
@@ -206,10 +210,8 @@ class Scoring:
             decisions,
             makers,
             batch.values,
-            read.event_positions,
-            read.outcome_positions,
-            read.newest_us,
-            read.degradations,
+            read.states,
+            NONE,
             self._clock(),
         )
 
@@ -226,35 +228,37 @@ class Scoring:
             return
         logged = await self._log.log(new, list(before.values()))
         answered.repeats = before | {order[index]: repeat for index, repeat in logged.repeats.items()}
+        if new.events:
+            self._reading.changing([batch.events[row] for row in order if batch.request_of(row).ingest])
         if logged.only_local:
             answered.degradations += (DEGRADATION_IDEMPOTENCY_LOCAL,)
         if self._routing.shadows():
-            beside = np.array([row for row in order if row not in answered.repeats], np.intp)
-            self._shadows.add(rows.take(beside), answered.degradations)
+            beside = np.array([row for row in order if _is_routed(answered, row)], np.intp)
+            self._shadows.add(rows.take(beside), answered.degradations_of(order[0]))
 
     def _count(self, batch: RequestBatch, answered: AnsweredRows) -> None:
-        answers: Counter[tuple[Channel.ValueType, tuple[Degradation.ValueType, ...]]] = Counter()
-        repeats: Counter[tuple[Channel.ValueType, tuple[Degradation.ValueType, ...]]] = Counter()
-        for row, repeat in answered.repeats.items():
-            repeats[batch.request_of(row).channel, tuple(repeat.degradations)] += 1
-        for index, request in enumerate(batch.requests):
-            if index not in batch.failed and not request.features_only:
-                maker = answered.makers[batch.firsts[index]]
-                missing = answered.degradations + (maker.degradations if maker else ())
-                answers[request.channel, missing] += len(request.events)
-        for row in answered.repeats:
-            request = batch.request_of(row)
-            maker = answered.makers[batch.firsts[batch.request_index(row)]]
-            answers[request.channel, answered.degradations + (maker.degradations if maker else ())] -= 1
-        for (channel, missing), count in answers.items():
-            count_answers(channel, ROLE_ANSWER, count, missing)
-        for (channel, missing), count in repeats.items():
-            count_answers(channel, ROLE_REPEAT, count, missing)
+        counts: Counter[tuple[Channel.ValueType, Role.ValueType, tuple[Degradation.ValueType, ...]]] = Counter()
+        for index, (first, request) in enumerate(zip(batch.firsts, batch.requests, strict=True)):
+            if index in batch.failed or request.features_only:
+                continue
+            rows = range(first, first + len(request.events))
+            if len(rows) > 1 and answered.is_uniform and not answered.repeats:
+                counts[request.channel, ROLE_ANSWER, answered.degradations_of(first)] += len(rows)
+                continue
+            for row in rows:
+                repeat = answered.repeats.get(row)
+                if repeat is None:
+                    counts[request.channel, ROLE_ANSWER, answered.degradations_of(row)] += 1
+                else:
+                    counts[request.channel, ROLE_REPEAT, tuple(repeat.degradations)] += 1
+        for (channel, role, missing), count in counts.items():
+            count_answers(channel, role, count, missing)
 
     def _prediction_rows(self, batch: RequestBatch, answered: AnsweredRows) -> PredictionRows:
         read = batch.read
-        positions = position_fields(read.event_positions, read.outcome_positions)
-        count = len(batch.events)
+        stood = {id(state): state for state in read.states}
+        positions = {at: position_fields(one.event_positions, one.outcome_positions) for at, one in stood.items()}
+        freshness = {at: freshness_field(one.newest_us) for at, one in stood.items()}
         calls: list[bytes] = []
         for request in batch.requests:
             fields = call_fields(
@@ -271,8 +275,8 @@ class Scoring:
             read.columns.times,
             batch.values,
             [read.columns.texts[field] for field in self.pipeline.entity_fields],
-            [positions] * count,
-            [freshness_field(read.newest_us)] * count,
+            [positions[id(state)] for state in read.states],
+            [freshness[id(state)] for state in read.states],
             calls,
         )
 
@@ -282,7 +286,7 @@ class Scoring:
         """Serialized answers with what is to be ingested, and the row of each."""
         records: list[bytes] = []
         order: list[int] = []
-        for block in batch.scored:
+        for block, missing in batch.scored_alike():
             at = block.rows.tolist()
             order += at
             records += self._encoder.encode(
@@ -291,7 +295,7 @@ class Scoring:
                 scores=block.scores,
                 decisions=[answered.decisions[row] for row in at],
                 maker=block.maker,
-                degradations=answered.degradations + block.maker.degradations,
+                degradations=missing + block.maker.degradations,
                 answered_us=answered.answered_us,
             )
         event_ids = [answered.event_ids[row] for row in order]
@@ -321,3 +325,9 @@ class Scoring:
                 f"model version {choice.version.version} takes features {choice.version.features_fingerprint:016x}; "
                 f"this gateway computes {self.pipeline.features_fingerprint:016x}"
             )
+
+
+def _is_routed(answered: AnsweredRows, row: int) -> bool:
+    """Whether a row was answered by the version of its route, which is what shadows are held to."""
+    maker = answered.makers[row]
+    return row not in answered.repeats and maker is not None and maker.choice.route != ROUTE_PINNED

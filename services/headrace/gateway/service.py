@@ -17,12 +17,14 @@ from headrace.gateway.batching import Batcher, Flush
 from headrace.gateway.cache_metrics import CACHES
 from headrace.gateway.calls import Calls, RequestBatcher
 from headrace.gateway.circuit_breaker import CircuitBreaker
+from headrace.gateway.feature_cache import FeatureCache
 from headrace.gateway.feature_reading import FeatureReading
 from headrace.gateway.grpc_server import GrpcServer
 from headrace.gateway.grpc_service import FeatureService, GrpcCalls, PredictionService
 from headrace.gateway.http_server import HttpServer
 from headrace.gateway.in_process_models import InProcessModels
 from headrace.gateway.inference import Inference
+from headrace.gateway.inference_cache import InferenceCache
 from headrace.gateway.kafka_scorer import KafkaScorer
 from headrace.gateway.lease_renewal import LeaseRenewal
 from headrace.gateway.metrics import BATCH_ROWS, FLUSHES, QUEUE_TIME
@@ -157,6 +159,8 @@ class GatewayService:
         )
         answer_log = AnswerLog(self._spool, records)
         await answer_log.resolve(RESOLVE_PATIENCE_S)
+        feature_logs = FeatureCache(settings.feature_cache_bytes, settings.feature_cache_ms / 1000, time.monotonic)
+        CACHES.watch("features", feature_logs)
         reading = FeatureReading(
             self._plan,
             FeatureStateReader(self._connections, self._plan, self._deployed),
@@ -164,6 +168,7 @@ class GatewayService:
             timeout_s=timeout_s,
             breaker=breaker,
             kernel=await asyncio.to_thread(load_kernel, settings.state_dir / MACHINE_CODE),
+            cache=feature_logs,
         )
         await self._read_once(reading)
         inference = Inference(self._routing, self._triton, self._models)
@@ -178,7 +183,9 @@ class GatewayService:
             observe=partial(_observe, "model"),
         )
         encoder = PredictionEncoder(self._pipeline)
-        model_scores = ModelScores(self._routing, self._rows)
+        scores = InferenceCache(settings.inference_cache_bytes)
+        CACHES.watch("scores", scores)
+        model_scores = ModelScores(self._routing, self._rows, scores)
         self._shadows = ShadowScoring(
             self._routing,
             model_scores,

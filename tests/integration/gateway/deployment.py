@@ -122,13 +122,17 @@ class GatewayProcess:
         except aiohttp.ClientError:
             return {"ready": False}
 
-    async def metric(self, name: str) -> float:
-        """Sum of a metric over its labels."""
+    async def metrics_text(self) -> str:
+        """Body of `/metrics`."""
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"http://127.0.0.1:{self.ops_port}/metrics") as answer,
         ):
-            text = await answer.text()
+            return await answer.text()
+
+    async def metric(self, name: str) -> float:
+        """Sum of a metric over its labels."""
+        text = await self.metrics_text()
         return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
 
     async def ready(self, timeout_s: float = 40.0) -> None:
@@ -210,6 +214,21 @@ class Deployment:
         fingerprint: int = 0,
     ) -> RoutedVersion:
         """Make a version the champion: artifact, Triton, route table."""
+        routed = await self.load(version, intercept, untrained=untrained, load=load, fingerprint=fingerprint)
+        await self.publish(routed, previous)
+        return routed
+
+    async def load(
+        self,
+        version: str,
+        intercept: float = 0.0,
+        *,
+        untrained: bool = False,
+        load: bool = True,
+        fingerprint: int = 0,
+        share: float = 0.0,
+    ) -> RoutedVersion:
+        """A version as a route table may name it: artifact and Triton."""
         content = model_file(intercept)
         reference = await asyncio.to_thread(self.store.put, f"{self.topics.deployed}/{version}.onnx", content)
         digest = bytes.fromhex(reference.sha256)
@@ -228,14 +247,26 @@ class Deployment:
             model_time_us=0 if untrained else START_US,
             feature_names=pipeline.feature_names,
         )
-        routed = RoutedVersion(model=model, triton_model=name)
-        await self.publish(routed, previous)
-        return routed
+        return RoutedVersion(model=model, triton_model=name, share=share)
 
-    async def publish(self, routed: RoutedVersion, previous: Sequence[RoutedVersion] = ()) -> None:
+    async def publish(
+        self,
+        routed: RoutedVersion,
+        previous: Sequence[RoutedVersion] = (),
+        *,
+        canary: RoutedVersion | None = None,
+        shadows: Sequence[RoutedVersion] = (),
+    ) -> None:
         """Write a route table."""
         self.epoch += 1
-        table = RouteTable(pipeline=self.topics.deployed, epoch=self.epoch, champion=routed, previous=previous)
+        table = RouteTable(
+            pipeline=self.topics.deployed,
+            epoch=self.epoch,
+            champion=routed,
+            canary=canary,
+            shadows=shadows,
+            previous=previous,
+        )
         await send(self.writer, self.topics.routes, table.SerializeToString(), key=self.topics.deployed.encode())
 
     async def in_use(self, gateway: GatewayProcess, epoch: int) -> None:
