@@ -69,9 +69,9 @@ class Schema:
         for one in answer.fields:
             if one.kind not in _KINDS:
                 raise ValueError(f"field {one.name} is of a kind ({one.kind}) that this version of the client lacks")
-            fields.append(
-                Field(one.name, _KINDS[one.kind], one.minimum, one.maximum, one.max_bytes, one.optional, one.scale)
-            )
+            kind = _KINDS[one.kind]
+            minimum, maximum = _bound(kind, one.minimum), _bound(kind, one.maximum)
+            fields.append(Field(one.name, kind, minimum, maximum, one.max_bytes, one.optional, one.scale))
         return cls(
             EventSchema(*fields),
             answer.schema_fingerprint,
@@ -145,6 +145,11 @@ def problem(field: Field, value: FieldValue) -> str:
     except EventError as error:
         return error.detail
     return ""
+
+
+def _bound(kind: Kind, value: float) -> float:
+    """A bound as it was declared: whole for whole numbers."""
+    return int(value) if kind in {"integer", "boolean"} and math.isfinite(value) else value
 
 
 def _violation(error: EventError, where: str) -> Violation:
