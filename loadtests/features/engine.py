@@ -22,6 +22,7 @@ from headrace.features.settings import FeaturesSettings
 from headrace.features.source_positions import StartingPoint
 from headrace.features.state_writer import StateWriter, time_to_live_s
 from headrace.features.time_guard import TimeGuard
+from headrace.pipeline.evaluation import MACHINE_CODE, load_kernel
 from headrace.pipeline.state import FeaturePlan, compile_plan
 from headrace.platform.feature_state import FeatureStateReader
 from headrace.platform.pipelines import load_pipeline
@@ -109,7 +110,8 @@ class Engine:
         erasures = Erasures(connections, self.reader.keys)
         self._writer = StateWriter(connections, self.reader.keys, time_to_live_s(plan), erasures)
         self._outcomes = OutcomeMerger(plan, self.reader.keys, self._writer, erasures=erasures)
-        merger = EventMerger(plan, self.reader, self._writer, settings.chunk_events, erasures)
+        kernel = load_kernel(settings.state_dir / MACHINE_CODE)
+        merger = EventMerger(plan, self.reader, self._writer, settings.chunk_events, erasures, kernel=kernel)
         self._topics = Topics(deployed)
         self._stream = EventStream(merger, self.published, self._topics, settings.commit_interval_s)
         self._stream.assigned({0: StartingPoint(0, NOTHING_MERGED, 0, TimeGuard(), 0)})

@@ -20,12 +20,14 @@ import uvloop
 from headrace.gateway.answer_records import AnswerRecords, LocalRecords
 from headrace.gateway.circuit_breaker import CircuitBreaker
 from headrace.gateway.feature_reading import FeatureReading
+from headrace.pipeline.evaluation import MACHINE_CODE, load_kernel
 from headrace.pipeline.state import compile_plan
 from headrace.platform.event_codec import CheckedEvent
 from headrace.platform.feature_state import FeatureStateReader
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.redis import Client, connect
 from headrace.platform.redis_connection import RedisConnections
+from headrace.platform.settings import Settings
 from loadtests.features.deployment import PIPELINE
 
 TIMEOUT_S = 5.0
@@ -39,9 +41,10 @@ def feature_reading(client: Client, connections: RedisConnections, deployed: str
     plan = compile_plan(load_pipeline(PIPELINE))
     breaker = CircuitBreaker(1.0, time.monotonic)
     local = LocalRecords(60.0, 1 << 20)
-    records = AnswerRecords(client, deployed, local, window_s=60.0, timeout_s=TIMEOUT_S, breaker=breaker)
+    records = AnswerRecords(connections, deployed, local, window_s=60.0, timeout_s=TIMEOUT_S, breaker=breaker)
     reader = FeatureStateReader(connections, plan, deployed)
-    return FeatureReading(plan, reader, records, timeout_s=TIMEOUT_S, breaker=breaker)
+    kernel = load_kernel(Settings().state_dir / MACHINE_CODE)
+    return FeatureReading(plan, reader, records, timeout_s=TIMEOUT_S, breaker=breaker, kernel=kernel)
 
 
 async def main(url: str, deployed: str, events: list[CheckedEvent], reads: int, rows: int, reads_per_s: float) -> None:
@@ -55,15 +58,15 @@ async def main(url: str, deployed: str, events: list[CheckedEvent], reads: int, 
     ]
     try:
         for at in range(min(WARM_READS, reads or WARM_READS)):
-            await reading.read(None, [blocks[at % len(blocks)]])
+            await reading.read(blocks[at % len(blocks)])
         print(READY, flush=True)
         latencies: list[float] = []
         wall, cpu = time.perf_counter(), time.process_time()
         while not stopped.is_set() and (not reads or len(latencies) < reads):
             began = time.perf_counter()
-            found = await reading.read(None, [blocks[len(latencies) % len(blocks)]])
+            found = await reading.read(blocks[len(latencies) % len(blocks)])
             latencies.append(time.perf_counter() - began)
-            if found[0].degradations:
+            if found.states[0].degradations:
                 raise RuntimeError("features were their defaults")
             if reads_per_s:
                 # Reads that a slow one has delayed are not made up for: each is a caller of its own.

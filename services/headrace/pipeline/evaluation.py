@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from itertools import accumulate
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,29 +25,24 @@ _NONE = np.zeros(0, np.int64)
 
 
 @cache
-def load_kernel(folder: Path | None) -> Kernel | None:
-    """The machine code that windows are evaluated with: read from a folder, or else made, which takes seconds.
+def load_kernel(folder: Path | None = None) -> Kernel | None:
+    """The machine code that windows are evaluated with: read from where it was kept, or else made, which takes seconds.
 
     Args:
-        folder: where it is kept for other processes and later starts; None, or one that cannot be written to, to make
-            it anew.
+        folder: where it is kept when the folder of this package cannot be written to; where neither can, it is made
+            at each start.
 
     Returns:
-        None where numba is not installed, or its machine code cannot be had: numpy does all of it then, with the same
-        results.
+        None where numba is not installed, or where integers are not stored as in the logs: numpy does all of it then,
+        with the same results.
     """
-    if sys.byteorder != "little":  # as the logs are
+    if sys.byteorder != "little":
         return None
     try:
         from headrace.pipeline.compiled import kernel
     except ImportError:
         return None
-    if folder is not None:
-        try:
-            return kernel.load(folder)
-        except (OSError, RuntimeError):
-            pass
-    return kernel.load(None)
+    return kernel.load(folder)
 
 
 class Evaluator:
@@ -62,7 +57,6 @@ class Evaluator:
         self._kernel = kernel
         self._all = Tables(plan.entities)
         self._each = [Tables((entity,)) for entity in plan.entities]
-        self._zeros = np.zeros(len(plan.entities), np.int64)
 
     def vectors(self, events: EventColumns, logs: Sequence[EntityLogs]) -> FloatArray:
         """The vectors of n events, shape (n, width).
@@ -110,8 +104,8 @@ class Evaluator:
         for of in logs:
             values += of.events
             values += of.labels
-        layout = [len(of.events) for of in logs]
-        layout += accumulate(map(len, values), initial=0)
+        sizes = chain([len(of.events) for of in logs], map(len, values))
+        layout = np.fromiter(sizes, np.int64, len(logs) + len(values))
         more = _NONE
         if len(logs) == 1:
             slots = logs[0].slots
@@ -119,13 +113,11 @@ class Evaluator:
                 values.append(logs[0].more.tobytes())
                 more = logs[0].more_slots
         else:
-            slots = np.concatenate([of.slots for of in logs]) if n > 1 else self._zeros
+            slots = np.concatenate([of.slots for of in logs])
         # A bytearray, because what can be written to is quicker to hand over.
         raw = np.frombuffer(bytearray().join(values), np.uint8)
         parts = np.empty((n, tables.parts), np.int64)
-        skipped = self._kernel(
-            *tables.arrays, raw, np.array(layout, np.int64), slots, more, events.times, tables.given(events), out, parts
-        )
+        skipped = self._kernel(*tables.arrays, raw, layout, slots, more, events.times, tables.given(events), out, parts)
         for number, of in enumerate(logs):
             if skipped >> number & 1:
                 evaluate(of.plan, events, of.state(), out[:, of.plan.columns])

@@ -26,10 +26,12 @@ import numpy as np
 from headrace.pipeline.events import EventColumns, Int64Array
 from headrace.pipeline.state import FeaturePlan
 from headrace.pipeline.stored_logs import EntityLogs
-from headrace.platform.redis_connection import Command, RedisConnections
+from headrace.platform.redis_connection import Command, RedisConnections, packed
 
 EVENTS = "events"
 OUTCOMES = "outcomes"
+_FIRST = np.zeros(1, np.int64)
+_FIRST.flags.writeable = False
 REWRITTEN = "rewritten"
 """Field of the sources hash: how many logs were ever rewritten."""
 
@@ -81,10 +83,13 @@ class StateSnapshot:
     fences: dict[str, int]
     newest_us: int
     replies: list[Any]
+    _positions: dict[str, list[int]]
 
     def positions(self, source: str) -> list[int]:
         """Last merged offset per partition of `events` or `outcomes`, by index; -1 where nothing is merged yet."""
-        return positions_of(self.fences, source)
+        if source not in self._positions:
+            self._positions[source] = positions_of(self.fences, source)
+        return self._positions[source]
 
 
 def positions_of(fences: dict[str, int], source: str) -> list[int]:
@@ -104,9 +109,13 @@ def pairs(reply: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 def distinct(ids: Sequence[str]) -> tuple[list[str], Int64Array]:
     """The distinct ids in order of appearance, and for each id its position among them."""
-    index: dict[str, int] = {}
-    slots = np.fromiter((index.setdefault(text, len(index)) for text in ids), np.int64, len(ids))
-    return list(index), slots
+    if len(ids) == 1:
+        return list(ids), _FIRST
+    found = list(dict.fromkeys(ids))
+    if len(found) == len(ids):
+        return found, np.arange(len(ids))
+    index = dict(zip(found, range(len(found)), strict=True))
+    return found, np.array([index[text] for text in ids], np.int64)
 
 
 class FeatureStateReader:
@@ -121,6 +130,12 @@ class FeatureStateReader:
         self._connections = connections
         self._plan = plan
         self.keys = StateKeys(deployed, plan.pipeline.features_fingerprint)
+        self._prefixes = [
+            (entity, self.keys.event_log(entity.entity), self.keys.label_log(entity.entity)) for entity in plan.entities
+        ]
+        self._read_fences, self._read_newest = packed("HGETALL", self.keys.fences), packed("GET", self.keys.newest)
+        # As they were read last: while nothing is merged, they and what follows from them stay the same.
+        self._fences: tuple[list[bytes], dict[str, int], dict[str, list[int]]] = [], {}, {}
 
     async def read(self, events: EventColumns, ride_along: Sequence[Command] = ()) -> StateSnapshot:
         """The state of all keys of n events, consistent with the fences it comes with.
@@ -134,9 +149,7 @@ class FeatureStateReader:
         """
         found, names = self._named(events)
         logs: list[Command] = [("MGET", *names)] if names else []
-        replies = await self._connections.transaction(
-            *logs, ("HGETALL", self.keys.fences), ("GET", self.keys.newest), *ride_along
-        )
+        replies = await self._connections.transaction(*logs, self._read_fences, self._read_newest, *ride_along)
         return self._snapshot(found, replies.pop(0) if names else [], replies)
 
     async def read_in_parts(
@@ -159,9 +172,9 @@ class FeatureStateReader:
         if len(names) <= keys:
             return await self.read(events, ride_along)
         # What is merged moves a fence, and what is trimmed is counted.
-        moment: tuple[Command, ...] = (("HGETALL", self.keys.fences), ("HGET", self.keys.sources, REWRITTEN))
+        moment: tuple[Command, ...] = (self._read_fences, ("HGET", self.keys.sources, REWRITTEN))
         values, fences, rewritten, *first = await self._connections.transaction(
-            ("MGET", *names[:keys]), *moment, ("GET", self.keys.newest), *ride_along
+            ("MGET", *names[:keys]), *moment, self._read_newest, *ride_along
         )
         for start in range(keys, len(names), keys):
             more, fences_now, rewritten_now = await self._connections.transaction(
@@ -175,12 +188,13 @@ class FeatureStateReader:
 
     def _named(self, events: EventColumns) -> tuple[list[tuple[list[str], Int64Array]], list[str]]:
         """For each entity its distinct ids and the events' slots, and the names of all their logs."""
-        found = [distinct(events.texts[plan.field]) for plan in self._plan.entities]
+        found = []
         names: list[str] = []
-        for plan, (ids, _) in zip(self._plan.entities, found, strict=True):
-            event_log, label_log = self.keys.event_log(plan.entity), self.keys.label_log(plan.entity)
+        for entity, event_log, label_log in self._prefixes:
+            ids, slots = distinct(events.texts[entity.field])
+            found.append((ids, slots))
             names += [event_log + text for text in ids]
-            if plan.has_labels:
+            if entity.has_labels:
                 names += [label_log + text for text in ids]
         return found, names
 
@@ -188,10 +202,11 @@ class FeatureStateReader:
         self, found: Sequence[tuple[list[str], Int64Array]], logs: Sequence[bytes | None], replies: Sequence[Any]
     ) -> StateSnapshot:
         values = iter(logs)
-        fences = {name.decode(): int(offset) for name, offset in pairs(replies[0])}
+        if replies[0] != self._fences[0]:
+            self._fences = replies[0], {name.decode(): int(offset) for name, offset in pairs(replies[0])}, {}
         entities = []
         for plan, (ids, slots) in zip(self._plan.entities, found, strict=True):
             stored = [value or b"" for value in islice(values, len(ids))]
             labels = [value or b"" for value in islice(values, len(ids))] if plan.has_labels else []
             entities.append(EntityLogs(plan, ids, slots, stored, labels))
-        return StateSnapshot(tuple(entities), fences, int(replies[1] or 0), list(replies[2:]))
+        return StateSnapshot(tuple(entities), self._fences[1], int(replies[1] or 0), list(replies[2:]), self._fences[2])

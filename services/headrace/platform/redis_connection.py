@@ -17,7 +17,14 @@ from redis.asyncio.connection import parse_url
 
 from headrace.platform.redis import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S
 
-Command = Sequence[str | bytes | int]
+
+class Packed(bytes):
+    """A command as it is sent, for one that is sent often. Made by `packed`."""
+
+    __slots__ = ()
+
+
+Command = Sequence[str | bytes | int] | Packed
 """Name and arguments."""
 
 MOST_CONNECTIONS = 8
@@ -29,6 +36,14 @@ _ERRORS: dict[str, type[redis.exceptions.RedisError]] = {
     "NOSCRIPT": redis.exceptions.NoScriptError,
     "READONLY": redis.exceptions.ReadOnlyError,
 }
+
+
+def packed(*command: str | bytes | int) -> Packed:
+    """A command as it is sent: its name and arguments."""
+    return Packed(_pack(command))
+
+
+_MULTI, _EXEC = packed("MULTI"), packed("EXEC")
 
 
 class RedisConnections:
@@ -58,11 +73,7 @@ class RedisConnections:
             redis.exceptions.ConnectionError: Redis is not there or went away; what took effect is not known.
             redis.exceptions.TimeoutError: Redis did not answer in time; what took effect is not known.
         """
-        replies = await self._exchange(commands)
-        for reply in replies:
-            if isinstance(reply, redis.exceptions.RedisError):
-                raise reply
-        return replies
+        return _checked(await self._exchange(commands))
 
     async def transaction(self, *commands: Command) -> list[Any]:
         """Send commands that take effect at one moment; their replies, in order.
@@ -72,11 +83,7 @@ class RedisConnections:
             redis.exceptions.ConnectionError: Redis is not there or went away; what took effect is not known.
             redis.exceptions.TimeoutError: Redis did not answer in time; what took effect is not known.
         """
-        replies: list[Any] = (await self.execute(("MULTI",), *commands, ("EXEC",)))[-1]
-        for reply in replies:
-            if isinstance(reply, redis.exceptions.RedisError):
-                raise reply
-        return replies
+        return _checked(_checked(await self._exchange((_MULTI, *commands, _EXEC)))[-1])
 
     async def aclose(self) -> None:
         """Close all connections. Calls that are under way fail."""
@@ -140,6 +147,8 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[list[Any]] | None = None
         self._expected = 0
         self._replies: list[Any] = []
+        self._timeout_s = self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self.closed = False
 
     async def exchange(self, commands: Sequence[Command], timeout_s: float) -> list[Any]:
@@ -148,19 +157,20 @@ class _Connection(asyncio.Protocol):
             raise redis.exceptions.ConnectionError("Redis closed the connection")
         answer = self._answer = self._loop.create_future()
         self._expected, self._replies = len(commands), []
-        timer = self._loop.call_later(timeout_s, self._expire, timeout_s)
+        self._timeout_s, self._deadline = timeout_s, self._loop.time() + timeout_s
+        # One timer for many exchanges: it is moved on when it goes off, not when one of them ends.
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._expire_at(self._deadline)
+        self._transport.write(b"".join([c if type(c) is Packed else _pack(tuple(c)) for c in commands]))
         try:
-            self._transport.write(b"".join([_pack(tuple(command)) for command in commands]))
             replies: list[Any] = await answer
             return replies
         finally:
-            timer.cancel()
             self._answer = None
 
     def close(self) -> None:
         """Close at once; what waits for a reply fails."""
-        self.closed = True
-        self._opened.discard(self)
+        self._ended()
         if self._transport is not None:
             self._transport.abort()
 
@@ -188,16 +198,41 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
-        self.closed = True
-        self._opened.discard(self)
+        self._ended()
         self._fail(redis.exceptions.ConnectionError(f"Redis closed the connection{f': {exc}' if exc else ''}"))
 
-    def _expire(self, timeout_s: float) -> None:
-        self._fail(redis.exceptions.TimeoutError(f"Redis did not answer within {timeout_s:g} s"))
+    def _expire_at(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self._answer is None or self._answer.done():
+            return
+        if self._loop.time() < self._deadline:
+            self._expire_at(self._deadline)
+        else:
+            self._fail(redis.exceptions.TimeoutError(f"Redis did not answer within {self._timeout_s:g} s"))
+
+    def _ended(self) -> None:
+        self.closed = True
+        self._opened.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _fail(self, error: Exception) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
+
+
+def _checked(replies: list[Any]) -> list[Any]:
+    """Replies among which there is no error."""
+    for reply in replies:
+        if isinstance(reply, redis.exceptions.RedisError):
+            raise reply
+    return replies
 
 
 def _error(text: str) -> redis.exceptions.RedisError:

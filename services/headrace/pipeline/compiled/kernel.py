@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import cast
 
 import numba
@@ -119,8 +120,7 @@ def evaluate(
         features: to be filled.
         defaults: of the features.
         raw: for each entity its event logs, then its label logs if it has any; behind all of them further records.
-        layout: for each entity the number of its keys; then where each log begins in `raw`, and where the last one
-            ends.
+        layout: for each entity the number of its keys; then the length of each log in bytes.
         slots: for each entity for each event the number of its key, shape (entities n,).
         more: for each further record its key, for a call with one entity.
         times: of the events, shape (n,).
@@ -129,7 +129,9 @@ def evaluate(
         parts: of the features that are computed elsewhere, shape (n, parts).
     """
     n, count = len(times), len(entities)
-    starts = layout[count:]
+    starts = np.zeros(len(layout) - count + 1, np.int64)
+    for j in range(len(starts) - 1):
+        starts[j + 1] = starts[j] + layout[count + j]
     behind = starts[len(starts) - 1]
     log, skipped = 0, 0
     for e in range(count):
@@ -202,15 +204,27 @@ _SIGNATURE = numba.types.int64(
 )
 
 
-def load(cache: Path | None) -> Callable[..., int]:
+def load(folder: Path | None) -> Callable[..., int]:
     """`evaluate` as machine code: read from where it was kept, or else made, which takes seconds.
 
+    It is kept beside this file, where that can be written to, or else in the folder. Many processes may do so at once.
+
     Args:
-        cache: folder to keep it in, which many processes may use at once; None to keep it nowhere.
+        folder: where to keep it otherwise; None to keep it nowhere else.
     """
-    if cache is None:
-        return cast("Callable[..., int]", numba.njit(_SIGNATURE, error_model="numpy")(evaluate))
-    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    version = hashlib.blake2b(b"".join(sources), digest_size=8).hexdigest()
-    config.CACHE_DIR = str(cache / version)  # type: ignore[attr-defined]
-    return cast("Callable[..., int]", numba.njit(_SIGNATURE, error_model="numpy", cache=True)(evaluate))
+    here = Path(__file__).parent
+    version = hashlib.blake2b(b"".join(path.read_bytes() for path in sorted(here.glob("*.py"))), digest_size=8)
+    for place in (here / "__pycache__", folder):
+        if place is not None and _writable(place):
+            config.CACHE_DIR = str(place / f"machine-code-{version.hexdigest()}")  # type: ignore[attr-defined]
+            return cast("Callable[..., int]", numba.njit(_SIGNATURE, error_model="numpy", cache=True)(evaluate))
+    return cast("Callable[..., int]", numba.njit(_SIGNATURE, error_model="numpy")(evaluate))
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
