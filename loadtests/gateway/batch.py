@@ -110,7 +110,7 @@ def _ours(deployed: Deployment, server: Server, rows: int, concurrency: int, tot
     answers = deployed.servers.directory / "answers.bin"
     made = deployed.requests.batches(max(2 * concurrency, total // rows), rows)
     before = server.cpu_s()
-    run, _ = call_by_own_client(deployed, server.address, METHOD, serialized(made), concurrency, answers)
+    run, _ = call_by_own_client(deployed, server.address, METHOD, serialized(made), concurrency, answers=answers)
     cpu = (server.cpu_s() - before) / (rows * len(made)) * 1e6
     degraded = _check(made, [PredictBatchResponse.FromString(content) for content in read_delimited(answers)])
     return _Run(run.rate * rows, cpu, len(made), degraded)

@@ -91,6 +91,22 @@ def echo(deployed: Deployment, answer: PredictResponse) -> Iterator[Server]:
         yield Server("echo", f"127.0.0.1:{port}", process)
 
 
+@dataclass(frozen=True)
+class Access:
+    """How a client gets in.
+
+    Attributes:
+        root: PEM file of the certificate authority; None is without TLS.
+        headers: sent with every call, NAME=VALUE.
+    """
+
+    root: Path | None = None
+    headers: tuple[str, ...] = ()
+
+
+OPEN = Access()
+
+
 class Caller:
     """Makes calls by ghz, or by an own client where ghz cannot be had.
 
@@ -149,7 +165,9 @@ def call_by_own_client(
     method: str,
     requests: Sequence[bytes],
     concurrency: int,
+    *,
     answers: Path | None = None,
+    access: Access = OPEN,
 ) -> tuple[ghz.Run, float]:
     """The same by an own client, with requests as bytes; also returns its CPU time per call, in microseconds.
 
@@ -159,7 +177,13 @@ def call_by_own_client(
     messages = deployed.servers.directory / "requests.bin"
     write_raw(messages, requests)
     arguments: list[object] = [address, grpc_path(method), messages, concurrency, min(CONNECTIONS, concurrency)]
-    command = module("loadtests.gateway.caller", *arguments, *([answers] if answers is not None else []))
+    if answers is not None:
+        arguments += ["--answers", answers]
+    if access.root is not None:
+        arguments += ["--root", access.root]
+    for header in access.headers:
+        arguments += ["--header", header]
+    command = module("loadtests.gateway.caller", *arguments)
     said = json.loads(finish(command, cores=deployed.cores, directory=deployed.servers.directory, timeout_s=ghz.MOST_S))
     if said["failed"]:
         raise ProcessFailed(f"{method}: {said['failed']} of {len(requests)} calls")
