@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
+import io
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -139,6 +142,22 @@ async def test_packed_events_batches_and_frames(served: Served) -> None:
         assert [one.score for one in answers] == pytest.approx([score_of(i, 0.5) for i in range(200)], abs=1e-6)
         again = await client.predict_frame(frame.to_dict(as_series=False), **columns)  # type: ignore[arg-type]
         assert set(again["role"]) == {"repeat"}
+
+
+async def test_the_guide_runs(served: Served) -> None:
+    guide = await asyncio.to_thread(Path("docs/client.md").read_text)
+    blocks = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert len(blocks) > 5
+    code = "\n".join(blocks).replace("127.0.0.1:15051", served.target)
+    said = io.StringIO()
+
+    def run() -> None:
+        with contextlib.redirect_stdout(said):
+            exec(compile(code, "docs/client.md", "exec"), {})
+
+    await asyncio.to_thread(run)
+    assert "event.fields.amount: amount is not a field of this pipeline" in said.getvalue()
+    assert "StatusCode.NOT_FOUND False" in said.getvalue()
 
 
 async def test_the_command_for_files(served: Served, tmp_path: Path) -> None:
