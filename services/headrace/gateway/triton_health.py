@@ -11,7 +11,13 @@ import numpy as np
 
 from headrace.gateway.metrics import TRITON_AWAY, TRITON_EJECTIONS, TRITON_MISMATCHES, TRITON_OUTSTANDING
 from headrace.gateway.triton_balancing import Balancer, BalancingPolicy, Member
-from headrace.gateway.triton_errors import ModelMismatchError, ModelNotLoadedError, TritonAwayError, TritonError
+from headrace.gateway.triton_errors import (
+    ModelMismatchError,
+    ModelNotLoadedError,
+    TritonAwayError,
+    TritonError,
+    TritonTimeoutError,
+)
 from headrace.gateway.triton_metadata import check_declared
 from headrace.gateway.triton_server import TritonServer
 from headrace.gateway.triton_statistics import ServerStatistics
@@ -193,29 +199,41 @@ class TritonHealth:
             if known.rest.is_due():
                 try:
                     await self._trial(member, name, self._asked.get(name))
-                except TritonAwayError as error:
-                    self.eject(member, "away", str(error))
-                    return
                 except TritonError as error:
+                    # The server said that it is ready, whatever becomes of this version.
                     known.fault = error
                     known.rest.begin()
 
     async def _probe(self, member: Member) -> None:
         """A server that rests is back when it is ready and answers a trial call."""
         if not await self.server(member).is_ready(self._timeout_s):
-            member.rest.begin()
+            self._still_away(member, "it does not say that it is ready")
             return
-        for name in list(reversed(self._asked))[:_TRIALS]:
+        tried = list(reversed(self._asked))[:_TRIALS]
+        silent = []
+        for name in tried:
             try:
                 await self._trial(member, name, self._asked.get(name))
-            except TritonAwayError:
-                member.rest.begin()
+            except TritonTimeoutError as error:
+                # One version that hangs does not keep the server from the others.
+                silent.append(str(error))
+                self.balancer.model_failed(self.balancer.model(member, name), error, at_once=True)
+            except TritonAwayError as error:
+                self._still_away(member, str(error))
                 return
             except TritonError as error:
                 # The server answers. That it lacks a version keeps it from that one alone.
                 self.model_failed(member, name, error)
+        if tried and len(silent) == len(tried):
+            self._still_away(member, silent[0])
+            return
         self.balancer.back(member)
         get_logger().info("Triton is back", url=member.name)
+
+    def _still_away(self, member: Member, detail: str) -> None:
+        member.rest.begin()
+        member.models.clear()
+        get_logger().debug("Triton is still away", url=member.name, reason=detail)
 
     async def _trial(self, member: Member, model: str, expected: FeatureIdentity | None) -> None:
         if expected is None:

@@ -207,7 +207,8 @@ def _channel_options(keepalive_s: float) -> list[tuple[str, int]]:
     options = [
         # Without these, gRPC waits up to two minutes before it tries a server again that was away.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        # How long it may take to connect: a server that is busy, or far away, needs more than the times beside it.
+        ("grpc.min_reconnect_backoff_ms", 2000),
         ("grpc.max_reconnect_backoff_ms", 500),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
