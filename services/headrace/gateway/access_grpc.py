@@ -153,11 +153,21 @@ def peer(context: Context) -> str:
 
 def server_credentials(certificates: Certificates) -> grpc.ServerCredentials:
     """TLS of a gRPC server that follows the files."""
-    required = certificates.client_certificate_required
+    given = certificates.latest()
+
+    def changed() -> Any:
+        """Asked with every handshake. None leaves all as it is."""
+        nonlocal given
+        content = certificates.latest()
+        # The same again would be put in the place of itself, which crashes the process under handshakes at the same
+        # moment (https://github.com/grpc/grpc/issues/22489).
+        if content is given:
+            return None
+        given = content
+        return _configuration(content)
+
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(certificates.latest()),
-        lambda: _configuration(certificates.latest()),
-        require_client_authentication=required,
+        _configuration(given), changed, require_client_authentication=certificates.client_certificate_required
     )
 
 
