@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis.exceptions
 
-from headrace.platform.redis_connection import RedisConnections
+from headrace.platform.redis_connection import RedisConnections, packed
 from tests.integration.platform.test_redis import server
 
 
@@ -65,6 +65,25 @@ async def test_a_late_reply_is_not_taken_for_the_next_one(redis_url: str, namesp
         await connections.execute(("BLPOP", f"headrace:{{{namespace}}}:never", 1))
     assert await connections.execute(("ECHO", "ours")) == [b"ours"]
     await connections.aclose()
+
+
+async def test_each_call_has_all_of_the_time_for_its_reply(redis_url: str, namespace: str) -> None:
+    # Many calls share one timer, and their own time begins with each of them.
+    connections = RedisConnections(redis_url, reply_timeout_s=0.6, most=1)
+    never = f"headrace:{{{namespace}}}:never"
+    for _ in range(3):
+        assert await connections.execute(("BLPOP", never, "0.4")) == [None]
+    with pytest.raises(redis.exceptions.TimeoutError, match="within 0.6 s"):
+        await connections.execute(("BLPOP", never, 2))
+    await connections.aclose()
+
+
+async def test_a_packed_command_is_the_same(connections: RedisConnections, key: str) -> None:
+    assert await connections.transaction(packed("SET", key, b"\r\n", "EX", 10), packed("GET", key), ("DEL", key)) == [
+        b"OK",
+        b"\r\n",
+        1,
+    ]
 
 
 async def test_a_password_a_database_and_a_server_that_goes_away(tmp_path: Path) -> None:
