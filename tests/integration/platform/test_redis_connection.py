@@ -73,7 +73,7 @@ async def test_each_call_has_all_of_the_time_for_its_reply(redis_url: str, names
     never = f"headrace:{{{namespace}}}:never"
     for _ in range(3):
         assert await connections.execute(("BLPOP", never, "0.4")) == [None]
-    with pytest.raises(redis.exceptions.TimeoutError, match="within 0.6 s"):
+    with pytest.raises(redis.exceptions.TimeoutError, match=r"within 0\.6 s"):
         await connections.execute(("BLPOP", never, 2))
     await connections.aclose()
 
