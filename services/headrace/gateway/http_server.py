@@ -55,6 +55,9 @@ RETRY_BUSY_S = 1.0
 # How long a client may take to read an answer that does not fit into the socket's buffers.
 SEND_S = 10.0
 LINGER_S = 2.0
+# How long connections are given to part by themselves when the server stops.
+PARTING_S = 1.0
+LOOK_S = 0.02
 
 
 class HttpServerError(OperatorError):
@@ -141,21 +144,29 @@ class HttpServer:
         return int(self._runner.addresses[0][1])
 
     async def stop(self, grace_s: float) -> None:
-        """Take no new request, and let those under way finish within the grace."""
+        """Take no new connection, and let the requests under way finish within the grace."""
         if self._site is not None:
             site, self._site = self._site, None
             await site.stop()
             server = self._runner.server
             assert server is not None
-            # Idle connections close now, the others after their answer.
-            server.pre_shutdown()
             try:
                 async with asyncio.timeout(grace_s):
+                    await self._closed(server, min(grace_s / 2, PARTING_S))
+                    server.pre_shutdown()
                     await self._idle.wait()
             except TimeoutError:
                 get_logger().warning("HTTP requests cut off", requests=self._under_way)
         await self._runner.cleanup()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _closed(self, server: web.Server, most_s: float) -> None:
+        """Wait until the connections are closed: each after its next answer, which says so. One that is closed while it
+        is idle may have a request under way already, which its client would see fail.
+        """
+        deadline = asyncio.get_running_loop().time() + most_s
+        while server.connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(LOOK_S)
 
     async def _predict(self, request: web.Request) -> web.StreamResponse:
         message, context = await self._asked(
@@ -254,7 +265,7 @@ class HttpServer:
                 response = web.Response(
                     status=answer.status, body=answer.body, content_type=JSON, headers=answer.headers
                 )
-            if self._site is not None and self._site.age_s(request.protocol) > self._settings.connection_age_s:
+            if self._site is None or self._site.age_s(request.protocol) > self._settings.connection_age_s:
                 response.force_close()
             if not response.prepared:
                 response.headers["X-Content-Type-Options"] = "nosniff"
