@@ -18,7 +18,7 @@ from loadtests import virtual_clock
 
 MAX_ROWS = 256
 IN_FLIGHT = 2
-WARM_UP = 0.15
+WARM_UP = 0.3
 WINDOWS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """Fixed windows, as multiples of the time of a call with one row."""
 LOADS = {"low": 0.05, "middle": 0.4, "high": 0.8}

@@ -33,7 +33,13 @@ RETRY_AFTER_S = 0.05
 # A call that begins early shows whether the server could have taken it; one that is held until all others are done
 # shows how long a call takes alone. So the estimates stay true when nothing else would correct them.
 EARLY_EVERY = 16
-ALONE_EVERY = 256
+ALONE_EVERY = (4, 256)
+"""At first and after a surprise, and the most that doubling goes to."""
+PATIENCE = 8.0
+"""How long the others are waited for, as a multiple of what a call takes: one that hangs shall not hold up the rest."""
+
+SLACK = 0.15
+"""How much longer than that a server may take, as a share of a call: the share of calls that overlap is an estimate."""
 
 # Timers may fire this much early, in seconds.
 RESOLUTION_S = 1e-6
@@ -118,6 +124,8 @@ class Batcher(Generic[K, B, A]):
         self._hold_until = 0.0
         self._overlapping = 0
         self._since_alone = 0
+        self._alone_until = 0.0
+        self._alone_every = ALONE_EVERY[0]
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -254,7 +262,7 @@ class Batcher(Generic[K, B, A]):
         if not self._queues.ready or len(self._calls) >= self._max_in_flight:
             self._stop_timer()
             return
-        when = self._hold_until
+        when = max(self._hold_until, self._alone_until)
         if self._window_s is not None:
             when = self._queues.oldest() + self._window_s
         if self._timer is not None:
@@ -286,13 +294,11 @@ class Batcher(Generic[K, B, A]):
                 if self._closed or soon >= queue.oldest() + self._window_s:
                     return queue, Flush.WAITED
             return None
-        waited = soon >= self._hold_until
-        if not waited:
-            if self._since_alone >= ALONE_EVERY:
-                return None
-            # A full batch of one key is a turn for whichever key comes next: or the others would wait for ever.
-            if not self._closed and not self._queues.any_full():
-                return None
+        if soon < self._alone_until:
+            return None
+        # A full batch of one key is a turn for whichever key comes next: or the others would wait for ever.
+        if soon < self._hold_until and not self._closed and not self._queues.any_full():
+            return None
         queue = self._queues.next()
         return queue, Flush.FULL if queue.rows >= max_rows else Flush.WAITED
 
@@ -315,16 +321,19 @@ class Batcher(Generic[K, B, A]):
     def _hold(self, call: _Call[K, B, A]) -> None:
         """Decide when the next call may begin while this one is under way."""
         if call.alone:
+            if self._since_alone >= self._alone_every:
+                self._alone_every = min(2 * self._alone_every, ALONE_EVERY[1])
             self._since_alone = 0
+            self._alone_until = 0.0
         else:
             self._since_alone += 1
             self._overlapping += 1
         occupied = self._spacing.share * call.expected_s
         free = max(call.began, self._hold_until) if not call.alone else call.began
         call.ends = free + call.expected_s
-        if self._since_alone >= ALONE_EVERY:
-            occupied = 4 * call.expected_s
-        elif self._overlapping >= EARLY_EVERY:
+        if self._since_alone >= self._alone_every:
+            self._alone_until = call.began + PATIENCE * call.expected_s
+        if self._overlapping >= EARLY_EVERY:
             self._overlapping = 0
             occupied /= 2
         self._hold_until = free + occupied
@@ -356,10 +365,12 @@ class Batcher(Generic[K, B, A]):
         """Learn from a call that has been answered. A failure says nothing about how long an answer takes."""
         now = self._loop.time()
         took = now - call.began
-        last = self._last
-        if self._calls and last is not None:
-            # What waits behind it at the server began as much later, or earlier.
-            self._hold_until = min(self._hold_until + now - call.ends, now + len(self._calls) * last.expected_s)
+        last, under_way = self._last, len(self._calls)
+        if under_way and last is not None:
+            # What waits behind it at the server began as much later, or earlier; and at the latest the server is free
+            # when it has done all that is under way now.
+            left = (max(0.0, (under_way + 1) * self._spacing.share - 1) + SLACK) * last.expected_s
+            self._hold_until = min(self._hold_until + now - call.ends, now + left)
         service, before = call.queue.service, call.before
         if before is None:
             service.add(call.rows, took)
@@ -369,10 +380,10 @@ class Batcher(Generic[K, B, A]):
         call.wait_s = max(0.0, longer)
         if abs(longer) < Spacing.NOISE * call.expected_s:
             service.add(call.rows, took)
-        if before.wait_s is not None:
-            self._spacing.add(
-                call.began - before.began, call.wait_s, before.wait_s, before.expected_s, service.deviation_s
-            )
+        if before.wait_s is not None and self._spacing.add(
+            call.began - before.began, call.wait_s, before.wait_s, before.expected_s, service.deviation_s
+        ):
+            self._alone_every = ALONE_EVERY[0]
 
 
 def _copy_of(error: BaseException) -> BaseException:

@@ -9,6 +9,9 @@ CLEAR_GAIN = 1 / 4
 CLEAR = 0.75
 """A call that found the server free much sooner than expected, by this share, counts more: that is no noise."""
 
+TOO_LOW = 1.3
+"""What a call occupied the server for, as a multiple of its time, is more than noise from here."""
+
 OUTLIER = 4.0
 """A call that took more than this many times the estimate counts as this many times: one pause is not a trend."""
 
@@ -87,16 +90,17 @@ class Spacing:
         least: lower bound: one divided by the calls that may be under way.
     """
 
-    __slots__ = ("_least", "share")
+    __slots__ = ("_least", "_samples", "share")
 
     NOISE = 0.1
     """A wait below this share of the time of a call, or below twice its deviation, is no wait."""
 
     def __init__(self, least: float) -> None:
         self._least = least
+        self._samples = 0
         self.share = least
 
-    def add(self, gap_s: float, wait_s: float, wait_before_s: float, before_s: float, deviation_s: float) -> None:
+    def add(self, gap_s: float, wait_s: float, wait_before_s: float, before_s: float, deviation_s: float) -> bool:
         """Learn from a call that began while another was under way.
 
         Args:
@@ -105,17 +109,24 @@ class Spacing:
             wait_before_s: the same of the call before it.
             before_s: time of the call before it, alone.
             deviation_s: how far times of calls are from their estimate.
+
+        Returns:
+            Whether the time of a call must have been estimated too low: it occupied the server for longer.
         """
         if before_s <= 0:
-            return
+            return True
         if wait_s <= max(self.NOISE * before_s, 2 * deviation_s):
             # No wait: the server was free again by then, at the latest.
             sample = (gap_s - wait_before_s) / before_s
             if sample >= self.share:
-                return
+                return False
             # Far below, it says more than noise can.
             gain = CLEAR_GAIN if sample < CLEAR * self.share else GAIN
         else:
             sample, gain = (gap_s + wait_s - wait_before_s) / before_s, GAIN
+        # The first ones count alike, from a start that knows nothing.
+        self._samples += 1
+        gain = max(gain, 1 / self._samples)
         self.share += gain * (min(max(sample, 0.0), 2.0) - self.share)
         self.share = min(max(self.share, self._least), 1.0)
+        return sample > TOO_LOW and self.share == 1.0

@@ -1,0 +1,221 @@
+"""Whom to let in when more comes than can be answered, and when to tell the others to come back.
+
+Pure: no clock but the one it is given. Three questions are asked before a request is queued:
+
+1. Has this caller asked for more rows than its quota? A token bucket per caller: so many rows a second, and a burst.
+2. Is the queue a burst or a standing queue? As in CoDel (Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 10,
+   2012; RFC 8289): a standing queue is one whose oldest row has waited longer than the target each time that a batch
+   left, for a whole interval. Length says nothing: a thousand rows are nothing to a fast server.
+3. May this request wait as long as it would have to? The wait is what is queued by the rate at which rows leave. A
+   burst may wait the interval; in a standing queue, the target. These two limits are from Facebook's form of CoDel for
+   servers (Maurer, "Fail at Scale", ACM Queue 13, 2015), which drops when a request leaves the queue; here it never
+   enters, so that its caller hears at once. CoDel's own law, drops at growing rates, is for senders that slow down by
+   themselves, and takes minutes to find a threefold overload.
+
+Hysteresis: the standing queue is over when nobody had to be refused for an interval. STREAM may wait half as long, so
+it is refused first.
+
+How to wire it: make one `Admission` for the process over the batcher that requests wait in; call `left` from that
+batcher's `observe`; call `admit` before `Batcher.submit`, once for a request, with all of its rows. For rows that come
+from Kafka there is nobody to refuse: their reader asks for less by itself, so do not call it for them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+
+from headrace.gateway.batch_queues import Priority
+from headrace.gateway.errors import OverloadedError
+
+LONGEST_RETRY_S = 10.0
+GAIN = 1 / 8
+
+
+class ClientQuotas:
+    """A token bucket per caller.
+
+    Args:
+        rows_per_s: rows that a caller may ask for in the long run; 0 for no quota.
+        burst_rows: rows that it may ask for at once after a pause. A request of more rows than that passes when the
+            bucket is full, and the bucket then owes them.
+        max_callers: callers that are remembered; beyond it the one that has been silent longest is forgotten, and would
+            start with a full bucket.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, rows_per_s: float, burst_rows: float, max_callers: int, clock: Callable[[], float]) -> None:
+        self._rows_per_s = rows_per_s
+        self._burst = max(burst_rows, 1.0)
+        self._max_callers = max_callers
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Callers remembered."""
+        return len(self._buckets)
+
+    def take(self, caller: str, rows: int) -> float:
+        """Take rows out of a caller's bucket.
+
+        Args:
+            caller: its name.
+            rows: how many.
+
+        Returns:
+            0 where it had them; else nothing was taken, and it will have them in so many seconds.
+        """
+        if not self._rows_per_s:
+            return 0.0
+        now = self._clock()
+        tokens, since = self._buckets.pop(caller, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - since) * self._rows_per_s)
+        needed = min(float(rows), self._burst)
+        # What is owed by rounding is no reason to wait.
+        missing = needed - tokens - 1e-9
+        if missing <= 0:
+            tokens -= rows
+        self._buckets[caller] = (tokens, now)
+        if len(self._buckets) > self._max_callers:
+            self._buckets.popitem(last=False)
+        return max(0.0, missing / self._rows_per_s)
+
+
+class Admission:
+    """Decides whether a request may enter.
+
+    Args:
+        queued_rows: rows that wait now: the batcher's `queued_rows`.
+        oldest_wait_s: how long the oldest of them has waited, in seconds: the batcher's `oldest_wait_s`.
+        clock: seconds that only grow, the event loop's time.
+        target_s: how long rows may wait in a standing queue, in seconds. Never taken as less than twice the time
+            between two batches: what waits for the next batch is no standing queue.
+        interval_s: for how long the wait must be above the target, in seconds, and how long a burst may wait.
+        quotas: of the callers; None for none.
+        spread: from 0 to 1, at random: so that those who were refused together do not come back together.
+    """
+
+    def __init__(
+        self,
+        queued_rows: Callable[[], int],
+        oldest_wait_s: Callable[[], float],
+        clock: Callable[[], float],
+        *,
+        target_s: float,
+        interval_s: float,
+        quotas: ClientQuotas | None = None,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
+        self._queued_rows = queued_rows
+        self._oldest_wait_s = oldest_wait_s
+        self._clock = clock
+        self._target_s = target_s
+        self._interval_s = interval_s
+        self._quotas = quotas
+        self._spread = spread
+        self._left_at = clock()
+        self._rows = 0.0
+        self._busy_s = 0.0
+        self._batches = 0
+        self._period_s = 0.0
+        self._above_since: float | None = None
+        self._overloaded = False
+        self._refused_at = -math.inf
+        self._counted_since = self._left_at
+        self._offered_rows = 0.0
+        self._admitted_rows = 0.0
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether there is a standing queue."""
+        return self._overloaded
+
+    @property
+    def target_s(self) -> float:
+        """How long rows may wait in a standing queue, in seconds."""
+        return max(self._target_s, 2 * self._period_s)
+
+    @property
+    def expected_wait_s(self) -> float:
+        """How long rows that came now would wait, in seconds: what is queued by the rate at which rows leave."""
+        return self._queued_rows() * self._busy_s / self._rows if self._rows else 0.0
+
+    def left(self, rows: int, waited_s: float) -> None:
+        """A batch left the queue.
+
+        Args:
+            rows: how many.
+            waited_s: how long its oldest row waited, in seconds.
+        """
+        now = self._clock()
+        # Time in which nobody waited says nothing about how fast rows can leave.
+        busy_s = min(now - self._left_at, waited_s)
+        self._left_at = now
+        fade = math.exp(-busy_s / self._interval_s)
+        self._rows = self._rows * fade + rows
+        self._busy_s = self._busy_s * fade + busy_s
+        self._batches += 1
+        self._period_s += max(GAIN, 1 / self._batches) * (busy_s - self._period_s)
+        self._judge(now, waited_s)
+
+    def admit(self, rows: int, caller: str = "", priority: Priority = Priority.INTERACTIVE) -> None:
+        """Let a request in.
+
+        Args:
+            rows: of the request.
+            caller: its name, "" where that is not known: all of those share one quota.
+            priority: STREAM is refused before INTERACTIVE.
+
+        Raises:
+            OverloadedError: not now; it carries when it is worth trying again.
+        """
+        if self._quotas is not None:
+            short_s = self._quotas.take(caller, rows)
+            if short_s > 0:
+                raise OverloadedError(f"{caller or 'this caller'} has used up its quota of rows", short_s)
+        now = self._clock()
+        if now - self._counted_since > self._interval_s:
+            self._counted_since = now
+            self._offered_rows /= 2
+            self._admitted_rows /= 2
+        self._offered_rows += rows
+        age_s = self._oldest_wait_s()
+        # What left the queue was judged when it left; a queue that nothing leaves is judged here.
+        if age_s > self.target_s or self._overloaded:
+            self._judge(now, age_s)
+        wait_s = self.expected_wait_s
+        limit_s = self.target_s if self._overloaded else max(self._interval_s, self.target_s)
+        allowed_s = limit_s / 2 if priority else limit_s
+        stalled = age_s > self._interval_s + self.target_s
+        if wait_s > allowed_s or stalled:
+            self._refused_at = now
+            excess_s = max(wait_s, age_s if stalled else 0.0) - allowed_s
+            raise OverloadedError(
+                f"too much is asked for: rows wait {max(wait_s, age_s) * 1000:.0f} ms for their turn, and may wait "
+                f"{allowed_s * 1000:.0f} ms",
+                self._retry_after_s(excess_s),
+            )
+        self._admitted_rows += rows
+
+    def _judge(self, now: float, waited_s: float) -> None:
+        """Is there a standing queue?"""
+        if waited_s <= self.target_s:
+            self._above_since = None
+            if now - self._refused_at >= self._interval_s:
+                self._overloaded = False
+        elif self._above_since is None:
+            self._above_since = now
+        elif now - self._above_since >= self._interval_s:
+            self._overloaded = True
+
+    def _retry_after_s(self, excess_s: float) -> float:
+        """When it is worth trying again, in seconds.
+
+        When the queue has shrunk to what is allowed; and as not all who are refused can be let in then, later by as
+        much as more is offered than let in.
+        """
+        turns = self._offered_rows / max(self._admitted_rows, self._offered_rows / 100, 1.0)
+        delay_s = max(excess_s, self.target_s) * max(1.0, turns) * (1 + self._spread() / 2)
+        return min(delay_s, LONGEST_RETRY_S)
