@@ -25,7 +25,6 @@ from onnx import TensorProto, helper, numpy_helper
 from redis.asyncio import Redis
 
 from headrace.gateway.requests import now_us
-from headrace.pipeline.evaluation import MACHINE_CODE
 from headrace.platform.artifacts import ArtifactStore
 from headrace.platform.event_codec import CheckedEvent, pack_event
 from headrace.platform.kafka import KafkaAdmin, TopicPartition, consumer, producer, send
@@ -44,7 +43,6 @@ pipeline = load_pipeline("pipelines/fraud.py")
 WIDTH = len(pipeline.feature_names)
 START_US = 1_600_000_000_000_000
 AMOUNT_WEIGHT = 0.01
-KEPT_MACHINE_CODE = Path(".run", "tests", MACHINE_CODE).resolve()
 
 
 async def eventually(
@@ -361,18 +359,13 @@ async def deploy(
     deployed = deployed_name("fraud", namespace)
     await create_topics(kafka_bootstrap, deployed)
     keys = create_key_pair(tmp_path / "keys")
-    # Made once for all tests: it takes seconds.
-    own_state = tmp_path / "state"
-    own_state.mkdir()
-    KEPT_MACHINE_CODE.mkdir(parents=True, exist_ok=True)
-    (own_state / MACHINE_CODE).symlink_to(KEPT_MACHINE_CODE)
     environment = {
         "HEADRACE_NAMESPACE": namespace,
         "HEADRACE_KAFKA_BOOTSTRAP": kafka_bootstrap,
         "HEADRACE_REDIS_URL": redis_url,
         "HEADRACE_TRITON_URLS": triton_url,
         "HEADRACE_ARTIFACTS": str(tmp_path / "artifacts"),
-        "HEADRACE_STATE_DIR": str(own_state),
+        "HEADRACE_STATE_DIR": str(tmp_path / "state"),
         # A machine that runs many tests at once may be slow; whether Redis is away is a test of its own.
         "HEADRACE_GATEWAY_REDIS_TIMEOUT_MS": "3000",
         "HEADRACE_GATEWAY_TRITON_TIMEOUT_MS": "5000",
