@@ -28,6 +28,7 @@ SEED = int(os.environ.get("HEADRACE_CHAOS_SEED") or secrets.randbelow(10**6))
 SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS") or 90)
 PROCESSES = 2
 SUSPENDED_S = 2.0
+READY_S = 180.0
 FAULTS = ("replace", "kill", "suspend", "kill the one that watches")
 
 pytestmark = pytest.mark.timeout(SECONDS + 600)
@@ -93,12 +94,13 @@ class Faults:
                     GATEWAY_GRPC_PORT=self.gateway.port,
                     GATEWAY_OPS_PORT=self.gateway.ops_port,
                 )
-        await self.gateway.ready(120)
+        await self.gateway.ready(READY_S)
 
 
 async def test_nothing_is_missing_or_doubled(deployment: Deployment) -> None:
     await deployment.route("000001")
-    faults = Faults(deployment, await deployment.start(GATEWAY_PROCESSES=PROCESSES))
+    faults = Faults(deployment, await deployment.start(wait_ready=False, GATEWAY_PROCESSES=PROCESSES))
+    await faults.gateway.ready(READY_S)
     vectors: list[str] = []
 
     async def send_vectors(callers: Load) -> None:
