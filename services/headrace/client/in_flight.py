@@ -12,6 +12,8 @@ from headrace.v1.prediction_service_pb2 import PredictRequest, StreamError, Stre
 
 # As gRPC numbers its statuses.
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 3, 4, 8, 14
+# The gateway gives an event of a stream a time of its own, which may be shorter than its deadline here.
+_TRANSIENT = frozenset({DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE})
 REPEAT_S = 0.1
 """When to send an event again that was refused without saying when, in seconds."""
 
@@ -68,7 +70,7 @@ class InFlight:
         if not entries:
             return None
         entry = entries[0]
-        if answer.HasField("error") and answer.error.code in {RESOURCE_EXHAUSTED, UNAVAILABLE}:
+        if answer.HasField("error") and answer.error.code in _TRANSIENT:
             delay_s = answer.error.retry_after_ms / 1000 or REPEAT_S
             if now + delay_s < entry.deadline.at:
                 entry.refusal = answer.error

@@ -37,6 +37,7 @@ def test_a_refused_event_is_sent_again_within_its_deadline() -> None:
     assert waiting.answered(refusal("a"), 9.95) == refusal("a")
     assert len(waiting) == 0
     waiting.add(request("b"), Deadline(10.0))
+    assert waiting.answered(refusal("b", code=DEADLINE_EXCEEDED, after_ms=0), 5.0) == Again(request("b"), 0.1)
     assert waiting.answered(refusal("b", code=3), 0.0) == refusal("b", code=3)
 
 
