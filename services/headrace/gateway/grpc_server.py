@@ -170,6 +170,7 @@ class GrpcServer:
         await stopping
 
     def _serving(self) -> dict[str, bool]:
-        ready = self._state.ready
+        # A call needs no share of the vectors, which changes hands whenever a gateway comes or goes.
+        ready = self._state.ready_but_for("assignment")
         # Features need no model.
         return {"": ready, self._names["PredictionService"]: ready, self._names["FeatureService"]: True}

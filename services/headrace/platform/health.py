@@ -107,6 +107,10 @@ class Health:
         """Whether all components are ready (and there is at least one)."""
         return bool(self._components) and all(one.state is State.READY for one in self._components.values())
 
+    def ready_but_for(self, *names: str) -> bool:
+        """Whether all components but those are ready: what does not need them can be used."""
+        return all(one.state is State.READY for one in self._components.values() if one.name not in names)
+
     @property
     def alive(self) -> bool:
         """Whether no heartbeat is overdue."""

@@ -17,6 +17,16 @@ class Clock:
         return self.now
 
 
+def test_ready_but_for_what_is_not_needed() -> None:
+    health = Health("mill")
+    health.component("kafka").ready()
+    health.component("assignment")
+    assert not health.ready
+    assert health.ready_but_for("assignment")
+    health.component("kafka").not_ready("no broker answers")
+    assert not health.ready_but_for("assignment")
+
+
 def test_ready_when_every_component_is() -> None:
     health = Health("mill")
     assert not health.ready
