@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +20,7 @@ from headrace.gateway.access_grpc import (
     connection_options,
     server_credentials,
 )
+from headrace.gateway.grpc_reading import add_service
 from headrace.gateway.grpc_service import STOPPING, Context, FeatureService, PredictionService
 from headrace.platform import telemetry
 from headrace.platform.errors import OperatorError
@@ -94,6 +95,7 @@ class GrpcServer:
         state: of this process: what gRPC health says of scoring.
         door: who is let in, and by what certificate.
         share_port: whether other processes listen on the same port.
+        options: more options of the server, such as those of `pressure_options`.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class GrpcServer:
         door: Door,
         *,
         share_port: bool = False,
+        options: Sequence[tuple[str, int]] = (),
     ) -> None:
         interceptors: list[Any] = []
         if telemetry.enabled():
@@ -126,6 +129,7 @@ class GrpcServer:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
                 *connection_options(door.settings),
+                *options,
             ],
         )
         self._address = address
@@ -135,8 +139,8 @@ class GrpcServer:
         self._stopping = asyncio.Event()
         descriptor = prediction_service_pb2.DESCRIPTOR.services_by_name
         self._names = {name: descriptor[name].full_name for name in SERVICES}
-        add_PredictionServiceServicer_to_server(predictions, self._server)
-        add_FeatureServiceServicer_to_server(features, self._server)
+        add_service(add_PredictionServiceServicer_to_server, predictions, self._server)
+        add_service(add_FeatureServiceServicer_to_server, features, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(_LiveHealth(self._serving, self._stopping), self._server)
         add_reflection(
             (*self._names.values(), health.SERVICE_NAME, reflection.SERVICE_NAME),

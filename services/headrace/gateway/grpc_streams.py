@@ -12,6 +12,7 @@ from headrace.gateway.answers import Answer
 from headrace.gateway.calls import Calls
 from headrace.gateway.errors import GatewayError, NotServingError
 from headrace.gateway.grpc_errors import status_of
+from headrace.gateway.grpc_reading import Unreadable
 from headrace.gateway.metrics import REQUEST_TIME, REQUESTS
 from headrace.gateway.requests import CallContext
 from headrace.platform.logging import get_logger
@@ -115,12 +116,13 @@ class AnswerStream:
             failure = GatewayError("the gateway failed; its log says more")
         self._refuse(request, failure)
 
-    def _refuse(self, request: PredictRequest, error: GatewayError) -> None:
+    def _refuse(self, request: PredictRequest | Unreadable, error: GatewayError) -> None:
+        event_id = "" if isinstance(request, Unreadable) else request.event.event_id
         self._refused(error)
         status = status_of(error)
         REQUESTS.labels(METHOD, status.code.name).inc()
         failure = StreamError(code=status.code.value[0], message=status.message, retry_after_ms=status.retry_after_ms)
-        self._put(StreamPredictResponse(event_id=request.event.event_id, error=failure))
+        self._put(StreamPredictResponse(event_id=event_id, error=failure))
 
     def _put(self, answer: StreamPredictResponse) -> None:
         self._ready.append(answer)
