@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import repeat
 
 import numpy as np
@@ -33,7 +34,7 @@ class PredictionRows:
         entities: for each entity of the pipeline the ids of the n events.
         positions: for each what `position_fields` gives.
         freshness: for each what `freshness_field` gives.
-        calls: for each what `call_fields` gives.
+        calls: for each what `call_fields` and `received_fields` give.
     """
 
     prediction_ids: Sequence[str]
@@ -143,22 +144,22 @@ def freshness_field(features_time_us: int) -> bytes:
     return wire.number(17, features_time_us)
 
 
+@lru_cache(maxsize=256)
 def call_fields(
-    channel: Channel.ValueType, *, source: bytes, ingested: bool, received_us: int, overridden: Sequence[str]
-) -> bytes:
-    """What comes from the call or the record that asked.
+    channel: Channel.ValueType, source: bytes, overridden: tuple[str, ...], *, ingested: bool
+) -> tuple[bytes, bytes]:
+    """What comes from the call or the record that asked: before and after the time that it came.
 
     Args:
         channel: by which way it came.
         source: encoded `SourcePosition`; empty for none.
-        ingested: whether the event is part of the state, or is to be.
-        received_us: when it came, in microseconds.
         overridden: names of features whose values the caller gave.
+        ingested: whether the event is part of the state, or is to be.
     """
-    return (
-        wire.number(20, channel)
-        + wire.text(21, source)
-        + wire.number(22, int(ingested))
-        + wire.number(23, received_us)
-        + b"".join([wire.element(24, name) for name in overridden])
-    )
+    before = wire.number(20, channel) + wire.text(21, source) + wire.number(22, int(ingested))
+    return before, b"".join([wire.element(24, name) for name in overridden])
+
+
+def received_fields(received_us: Sequence[int]) -> list[bytes]:
+    """When calls or records came, in microseconds: between the two parts of `call_fields`."""
+    return wire.numbers(23, np.array(received_us, np.int64))

@@ -27,6 +27,7 @@ from headrace.gateway.prediction_encoding import (
     call_fields,
     freshness_field,
     position_fields,
+    received_fields,
 )
 from headrace.gateway.repeats import repeat_of
 from headrace.gateway.request_batch import RequestBatch, Rows, ScoredBlock, first_rows
@@ -260,15 +261,11 @@ class Scoring:
         positions = {at: position_fields(one.event_positions, one.outcome_positions) for at, one in stood.items()}
         freshness = {at: freshness_field(one.newest_us) for at, one in stood.items()}
         calls: list[bytes] = []
-        for request in batch.requests:
-            fields = call_fields(
-                request.channel,
-                source=b"",
-                ingested=request.ingest,
-                received_us=request.received_us,
-                overridden=sorted(request.overrides),
-            )
-            calls += [fields] * len(request.events)
+        received = received_fields([request.received_us for request in batch.requests])
+        for request, at in zip(batch.requests, received, strict=True):
+            overridden = tuple(sorted(request.overrides)) if request.overrides else ()
+            before, after = call_fields(request.channel, b"", overridden, ingested=request.ingest)
+            calls += [before + at + after] * len(request.events)
         return PredictionRows(
             answered.prediction_ids,
             answered.event_ids,

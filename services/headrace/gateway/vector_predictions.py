@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from headrace.gateway.prediction_encoding import PredictionRows, call_fields, freshness_field, position_fields
+from headrace.gateway.prediction_encoding import PredictionRows, freshness_field, position_fields, received_fields
 from headrace.gateway.repeats import repeat_of
 from headrace.pipeline.events import FloatArray
 from headrace.platform import wire_format as wire
+from headrace.v1.event_pb2 import SourcePosition
 from headrace.v1.prediction_pb2 import CHANNEL_KAFKA, Prediction
 from headrace.v1.vector_pb2 import FeatureVector
+
+CHANNEL = wire.number(20, CHANNEL_KAFKA)
+INGESTED = wire.number(22, 1)
 
 
 def prediction_rows(vectors: Sequence[FeatureVector], values: FloatArray) -> PredictionRows:
@@ -35,16 +39,13 @@ def prediction_rows(vectors: Sequence[FeatureVector], values: FloatArray) -> Pre
         if time_us not in freshness:
             freshness[time_us] = freshness_field(time_us)
         fresh.append(freshness[time_us])
-    topics = {source.topic: wire.text(1, source.topic) for source in sources}
     calls = [
-        call_fields(
-            CHANNEL_KAFKA,
-            source=topics[source.topic] + wire.number(2, source.partition) + wire.number(3, source.offset),
-            ingested=True,
-            received_us=vector.produced_time_us,
-            overridden=(),
+        CHANNEL + source + INGESTED + at
+        for source, at in zip(
+            wire.elements(21, _source_positions(sources)),
+            received_fields([vector.produced_time_us for vector in vectors]),
+            strict=True,
         )
-        for source, vector in zip(sources, vectors, strict=True)
     ]
     return PredictionRows(
         [f"k-{source.partition}-{source.offset}" for source in sources],
@@ -56,6 +57,16 @@ def prediction_rows(vectors: Sequence[FeatureVector], values: FloatArray) -> Pre
         fresh,
         calls,
     )
+
+
+def _source_positions(sources: Sequence[SourcePosition]) -> list[bytes]:
+    """Encoded, n."""
+    topics = {source.topic: wire.text(1, source.topic) for source in sources}
+    offsets = wire.numbers(3, np.array([source.offset for source in sources], np.int64))
+    return [
+        topics[source.topic] + wire.number(2, source.partition) + offset
+        for source, offset in zip(sources, offsets, strict=True)
+    ]
 
 
 def answer_of(before: bytes, prediction: Prediction) -> Prediction:

@@ -10,6 +10,7 @@ Source: the protocol buffers encoding guide (wire types, varints, packed fields)
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -17,11 +18,13 @@ from headrace.pipeline.events import FloatArray, Int64Array
 
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 _ONE_BYTE = 128
-_LENGTHS: dict[int, list[bytes]] = {}
+_SMALL = [bytes((number,)) for number in range(_ONE_BYTE)]
 
 
 def varint(number: int) -> bytes:
     """A number as protobuf has it: seven bits a byte, lowest first; a negative one as its 64-bit complement."""
+    if 0 <= number < _ONE_BYTE:
+        return _SMALL[number]
     number &= (1 << 64) - 1
     encoded = bytearray()
     while number >= _ONE_BYTE:
@@ -103,13 +106,15 @@ def element(field: int, value: str | bytes) -> bytes:
 
 def texts(field: int, values: Iterable[str]) -> list[bytes]:
     """A field of texts in n rows; an empty one is there all the same, as in a repeated field."""
-    encoded = [value.encode() for value in values]
-    if max(map(len, encoded), default=0) < _ONE_BYTE:
-        prefixes = _LENGTHS.get(field)
-        if prefixes is None:
-            prefixes = _LENGTHS[field] = [_tag(field, _BYTES) + varint(n) for n in range(_ONE_BYTE)]
-        return [prefixes[len(one)] + one for one in encoded]
-    return [element(field, one) for one in encoded]
+    return elements(field, [value.encode() for value in values])
+
+
+def elements(field: int, values: Sequence[bytes]) -> list[bytes]:
+    """A field of bytes or encoded messages in n rows; an empty one is there all the same."""
+    if max(map(len, values), default=0) < _ONE_BYTE:
+        prefixes = _short_prefixes(field)
+        return [prefixes[len(one)] + one for one in values]
+    return [element(field, one) for one in values]
 
 
 def nested(field: int, head: bytes, rests: Iterable[bytes]) -> list[bytes]:
@@ -141,5 +146,12 @@ def packed_sint64(field: int, values: Sequence[int]) -> bytes:
     return text(field, b"".join(varint(one << 1 ^ one >> 63) for one in values))
 
 
+@cache
 def _tag(field: int, kind: int) -> bytes:
     return varint(field << 3 | kind)
+
+
+@cache
+def _short_prefixes(field: int) -> list[bytes]:
+    """What comes before bytes of each length below 128."""
+    return [_tag(field, _BYTES) + length for length in _SMALL]

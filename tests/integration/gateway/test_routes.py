@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -108,7 +109,7 @@ async def test_a_table_change_takes_effect_with_no_failed_call(deployment: Deplo
             before = len(answers)
             await deployment.publish(champion, [one for one in versions if one is not champion])
             await deployment.in_use(gateway, deployment.epoch)
-            await eventually(lambda: answered(before + 20), "calls go on", every_s=0.005)
+            await eventually(partial(answered, before + 20), "calls go on", every_s=0.005)
         done.set()
 
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:

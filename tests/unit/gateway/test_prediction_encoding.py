@@ -15,6 +15,7 @@ from headrace.gateway.prediction_encoding import (
     call_fields,
     freshness_field,
     position_fields,
+    received_fields,
 )
 from headrace.gateway.routing import Choice, ServedVersion
 from headrace.pipeline import Pipeline
@@ -73,6 +74,12 @@ def test_bytes_of_many_are_those_of_each(
 ) -> None:
     maker = Maker(Choice(version(untrained, model_time_us), route, 9), in_process=False)
     sources = [SourcePosition(topic="fraud.events", partition=3, offset=row[10]) for row in rows]
+    received = received_fields([row[9] for row in rows])
+    calls = []
+    for row, source, at in zip(rows, sources, received, strict=True):
+        place = wire.text(1, source.topic) + wire.number(2, 3) + wire.number(3, source.offset)
+        before, after = call_fields(CHANNEL_KAFKA, place, tuple(row[11]), ingested=True)
+        calls.append(before + at + after)
     encoded = PredictionEncoder(PIPELINE).encode(
         PredictionRows(
             [row[0] for row in rows],
@@ -82,16 +89,7 @@ def test_bytes_of_many_are_those_of_each(
             [[row[6][entity] for row in rows] for entity in range(2)],
             [position_fields(row[7], row[8]) for row in rows],
             [freshness_field(row[9]) for row in rows],
-            [
-                call_fields(
-                    CHANNEL_KAFKA,
-                    source=wire.text(1, source.topic) + wire.number(2, 3) + wire.number(3, source.offset),
-                    ingested=True,
-                    received_us=row[9],
-                    overridden=row[11],
-                )
-                for row, source in zip(rows, sources, strict=True)
-            ],
+            calls,
         ),
         role=role,
         scores=np.array([row[3] for row in rows]),
