@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from headrace.gateway.access_door import Door
 from headrace.gateway.access_grpc import GrpcAccess
+from headrace.gateway.admission import Admission, ClientQuotas
 from headrace.gateway.answer_log import AnswerLog
 from headrace.gateway.answer_records import AnswerRecords, LocalRecords
 from headrace.gateway.batching import Batcher, Flush
@@ -19,6 +20,7 @@ from headrace.gateway.calls import Calls, RequestBatcher
 from headrace.gateway.circuit_breaker import CircuitBreaker
 from headrace.gateway.feature_cache import FeatureCache
 from headrace.gateway.feature_reading import FeatureReading
+from headrace.gateway.grpc_pressure import pressure_options
 from headrace.gateway.grpc_server import GrpcServer
 from headrace.gateway.grpc_service import FeatureService, GrpcCalls, PredictionService
 from headrace.gateway.http_server import HttpServer
@@ -211,7 +213,19 @@ class GatewayService:
             window_s=window_s,
             max_queued_rows=settings.queue_rows,
             max_in_flight=REQUESTS_IN_FLIGHT,
-            observe=partial(_observe, "requests"),
+            observe=self._requests_left,
+        )
+        clock = asyncio.get_running_loop().time
+        quotas = ClientQuotas(
+            settings.quota_rows_per_s, settings.quota_burst_rows, settings.quota_callers, time.monotonic
+        )
+        self._admission = Admission(
+            lambda: self._requests.queued_rows,
+            lambda: self._requests.oldest_wait_s,
+            clock,
+            target_s=settings.queue_target_ms / 1000,
+            interval_s=settings.queue_interval_ms / 1000,
+            quotas=quotas,
         )
         if self._assignment is not None:
             heartbeat = self._health.heartbeat("kafka_scorer", HEARTBEAT_S)
@@ -229,7 +243,7 @@ class GatewayService:
                 leaves=bool(settings.instance_group),
             )
         self._warm_up = WarmUp(model_scores, self._routing, self._models, len(self._pipeline.feature_names))
-        calls = Calls(self._pipeline, self._deployed, scoring, self._requests, self._spool)
+        calls = Calls(self._pipeline, self._deployed, scoring, self._requests, self._spool, self._admission)
         shared = GrpcCalls(calls, settings.request_timeout_s, GrpcAccess(self._door.control))
         self._server = GrpcServer(
             f"{settings.grpc_host}:{settings.grpc_port}",
@@ -238,11 +252,16 @@ class GatewayService:
             self._health,
             self._door,
             share_port=bool(settings.instance_group),
+            options=pressure_options(settings.grpc_pending_calls, settings.grpc_connection_streams),
         )
         if settings.http_port is not None:
             self._http = HttpServer(calls, self._deployed, settings, self._door)
         if not settings.instance_group:
             await self._listen()
+
+    def _requests_left(self, rows: int, waited_s: float, reason: Flush) -> None:
+        _observe("requests", rows, waited_s, reason)
+        self._admission.left(rows, waited_s)
 
     def _shipping_of(self, instance: str, component: Component) -> SpoolShipping:
         settings = self._settings

@@ -62,6 +62,32 @@ class GatewaySettings(DoorSettings):
     queue_rows: int = Field(default=16384, ge=1, le=1_000_000)
     """Rows that may wait; more are refused with RESOURCE_EXHAUSTED."""
 
+    queue_target_ms: float = Field(default=20.0, gt=0, le=10_000)
+    """How long rows may wait for a batch when more is asked for than can be answered for longer than
+    `queue_interval_ms`, in milliseconds; requests that would wait longer are refused with RESOURCE_EXHAUSTED and the
+    time to try again. Never taken as less than twice the time between two batches."""
+
+    queue_interval_ms: float = Field(default=100.0, gt=0, le=60_000)
+    """How long a burst may wait, and for how long rows must have waited more than `queue_target_ms` before it is no
+    burst any more, in milliseconds."""
+
+    quota_rows_per_s: float = Field(default=0.0, ge=0, le=1e9)
+    """Rows a second that a caller may ask of this process in the long run; 0 sets no quota. Callers are told apart by
+    what they identified themselves with; where access is open, all are one."""
+
+    quota_burst_rows: int = Field(default=4096, ge=1, le=1_000_000_000)
+    """Rows that a caller may ask for at once after a pause, where it has a quota."""
+
+    quota_callers: int = Field(default=10_000, ge=1, le=10_000_000)
+    """Callers whose quota is remembered; beyond it the one that was silent longest is forgotten."""
+
+    grpc_pending_calls: int = Field(default=128, ge=1, le=1_000_000)
+    """gRPC calls that may wait until this process takes them; of more, some are cut off with CANCELLED before they cost
+    anything, and from twice as many on, all."""
+
+    grpc_connection_streams: int = Field(default=4096, ge=1, le=1_000_000)
+    """gRPC calls under way on one connection; more wait in the client."""
+
     request_timeout_s: float = Field(default=5.0, gt=0, le=300)
     """Deadline of a call that brings none, in seconds."""
 
