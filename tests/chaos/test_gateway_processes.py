@@ -60,6 +60,7 @@ class Faults:
 
     def __init__(self, deployment: Deployment, gateway: GatewayProcess) -> None:
         self.gateway = gateway
+        self._port = gateway.port
         self.struck: Counter[str] = Counter()
         self._deployment = deployment
         self._random = random.Random(SEED)
@@ -89,10 +90,7 @@ class Faults:
             case _:
                 await self.gateway.kill()
                 self.gateway = await self._deployment.start(
-                    wait_ready=False,
-                    GATEWAY_PROCESSES=PROCESSES,
-                    GATEWAY_GRPC_PORT=self.gateway.port,
-                    GATEWAY_OPS_PORT=self.gateway.ops_port,
+                    wait_ready=False, GATEWAY_PROCESSES=PROCESSES, GATEWAY_GRPC_PORT=self._port
                 )
         await self.gateway.ready(READY_S)
 
