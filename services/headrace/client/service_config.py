@@ -66,7 +66,8 @@ def service_config(retry: Retry | None, *, wait_for_ready: bool, balance: bool) 
             "initialBackoff": f"{retry.initial_backoff_s:g}s",
             "maxBackoff": f"{retry.max_backoff_s:g}s",
             "backoffMultiplier": retry.multiplier,
-            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            # A call that reaches a server at the moment of its end is cancelled by gRPC itself, unseen by any handler.
+            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"],
         }
         config["retryThrottling"] = {"maxTokens": retry.throttle_tokens, "tokenRatio": retry.throttle_ratio}
     # A stream is opened again by the client itself, which knows what is unanswered.
