@@ -185,9 +185,7 @@ class Admission:
         # What left the queue was judged when it left; a queue that nothing leaves is judged here.
         if age_s > self.target_s or self._overloaded:
             self._judge(now, age_s)
-        wait_s = self.expected_wait_s
-        limit_s = self.target_s if self._overloaded else max(self._interval_s, self.target_s)
-        allowed_s = limit_s / 2 if priority else limit_s
+        wait_s, allowed_s = self.expected_wait_s, self._allowed_s(priority)
         stalled = age_s > self._interval_s + self.target_s
         if wait_s > allowed_s or stalled:
             self._refused_at = now
@@ -198,6 +196,18 @@ class Admission:
                 self._retry_after_s(excess_s),
             )
         self._admitted_rows += rows
+
+    def early_s(self, priority: Priority) -> float:
+        """How much too early a request of this priority would be now, in seconds; 0 where it is not.
+
+        For who can wait with it rather than be refused: the reader of a stream, which then is not read from.
+        """
+        return max(0.0, self.expected_wait_s - self._allowed_s(priority))
+
+    def _allowed_s(self, priority: Priority) -> float:
+        """How long a request may wait for its batch, in seconds."""
+        limit_s = self.target_s if self._overloaded else max(self._interval_s, self.target_s)
+        return limit_s / 2 if priority else limit_s
 
     def _judge(self, now: float, waited_s: float) -> None:
         """Is there a standing queue?"""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from headrace.gateway.access import ANYONE
+from headrace.gateway.admission import Admission
 from headrace.gateway.answer_messages import features_response, predict_batch_response, predict_response
 from headrace.gateway.answers import Answer, joined
 from headrace.gateway.batch_queues import Priority
@@ -18,7 +19,7 @@ from headrace.gateway.scoring import Scoring
 from headrace.gateway.spool import Spool
 from headrace.pipeline import Pipeline
 from headrace.platform.event_codec import CheckedEvent
-from headrace.v1.prediction_pb2 import CHANNEL_STREAM
+from headrace.v1.prediction_pb2 import CHANNEL_STREAM, Channel
 from headrace.v1.prediction_service_pb2 import (
     DescribePipelineRequest,
     DescribePipelineResponse,
@@ -43,10 +44,17 @@ class Calls:
         scoring: the core.
         requests: puts the requests of many callers into one batch for the core.
         spool: asked for room before work is done.
+        admission: decides which calls may enter.
     """
 
     def __init__(
-        self, pipeline: Pipeline, deployed: str, scoring: Scoring, requests: RequestBatcher, spool: Spool
+        self,
+        pipeline: Pipeline,
+        deployed: str,
+        scoring: Scoring,
+        requests: RequestBatcher,
+        spool: Spool,
+        admission: Admission,
     ) -> None:
         self.pipeline = pipeline
         self._deployed = deployed
@@ -54,6 +62,7 @@ class Calls:
         self._scoring = scoring
         self._requests = requests
         self._spool = spool
+        self._admission = admission
 
     async def predict(self, message: PredictRequest, context: CallContext) -> PredictResponse:
         """Score one event.
@@ -72,10 +81,15 @@ class Calls:
         received_us = now_us()
         check_pipeline(message.pipeline, self._deployed)
         _check_permissions(context, message.options)
+        self._admit(1, context)
         event = checked_event(self.pipeline, message.event)
         if not message.HasField("options"):
             return self._enqueue(ScoringRequest((event,), context.channel, received_us, context.deadline))
         return self._enqueue(_with_options((event,), message.options, context, received_us))
+
+    def early_s(self) -> float:
+        """How much too early an event of a stream would be now, in seconds; who reads a stream waits so long."""
+        return self._admission.early_s(Priority.STREAM)
 
     def predicted(self, message: PredictRequest, answer: Answer | GatewayError) -> PredictResponse:
         """The second step.
@@ -96,6 +110,7 @@ class Calls:
         received_us = now_us()
         check_pipeline(message.pipeline, self._deployed)
         _check_permissions(context, message.options)
+        self._admit(max(1, len(message.event_ids)), context)
         events = checked_batch(self.pipeline, message)
         answer = await self._answer(_with_options(events, message.options, context, received_us))
         return predict_batch_response(answer, self._names, explain=message.options.explain)
@@ -108,6 +123,7 @@ class Calls:
         """
         received_us = now_us()
         check_pipeline(message.pipeline, self._deployed)
+        self._admit(1, context)
         event = checked_event(self.pipeline, message.event)
         request = ScoringRequest((event,), context.channel, received_us, context.deadline, features_only=True)
         return features_response(await self._answer(request), self.pipeline, now_us())
@@ -133,12 +149,20 @@ class Calls:
                 raise one
         return joined([one for one in answers if isinstance(one, Answer)])
 
+    def _admit(self, rows: int, context: CallContext) -> None:
+        # Before anything else is done for it: when there is too much, a refusal must cost little.
+        self._admission.admit(rows, context.caller.name, _priority(context.channel))
+
     def _enqueue(self, request: ScoringRequest) -> asyncio.Future[Answer | GatewayError]:
         if not request.features_only:
             self._spool.require_room()
         self._scoring.check(request)
-        priority = Priority.STREAM if request.channel == CHANNEL_STREAM else Priority.INTERACTIVE
-        return self._requests.enqueue(None, request, len(request.events), request.deadline, priority)
+        rows, priority = len(request.events), _priority(request.channel)
+        return self._requests.enqueue(None, request, rows, request.deadline, priority)
+
+
+def _priority(channel: Channel.ValueType) -> Priority:
+    return Priority.STREAM if channel == CHANNEL_STREAM else Priority.INTERACTIVE
 
 
 def _check_permissions(context: CallContext, options: PredictOptions) -> None:

@@ -19,6 +19,7 @@ from headrace.platform.logging import get_logger
 from headrace.v1.prediction_service_pb2 import PredictRequest, StreamError, StreamPredictResponse
 
 METHOD = "StreamPredict"
+LONGEST_PAUSE_S = 0.05
 
 
 class AnswerStream:
@@ -59,6 +60,9 @@ class AnswerStream:
         """Take in events until there are no more."""
         try:
             async for request in requests:
+                # A stream that brings more than can be answered is not read from, rather than refused.
+                while (early_s := self._calls.early_s()) > 0:  # noqa: ASYNC110 (time itself is waited for)
+                    await asyncio.sleep(min(early_s, LONGEST_PAUSE_S))
                 self._begin(request)
                 while self._places >= self._most:
                     self._room.clear()
