@@ -186,7 +186,8 @@ async def test_health_and_reflection(deployment: Deployment) -> None:
     health = health_pb2_grpc.HealthStub(gateway.channel)
 
     async def status(service: str) -> int:
-        answer = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5, wait_for_ready=True)
+        # The process is only about to start.
+        answer = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=40, wait_for_ready=True)
         return int(answer.status)
 
     serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
