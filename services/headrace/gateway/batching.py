@@ -210,11 +210,11 @@ class Batcher(Generic[K, B, A]):
         waiting = Waiting(block, rows, deadline, now, self._loop.create_future(), queue)
         self._queues.add(queue, waiting, priority)
         # In the next turn of the loop, so that callers who come in one turn share a batch. With the timer set, only a
-        # full batch changes anything; with all calls under way, nothing does.
+        # full batch or an idle server changes anything; with all calls under way, nothing does.
         if (
             self._soon is None
             and len(self._calls) < self._max_in_flight
-            and (self._timer is None or queue.rows >= self.max_rows)
+            and (self._timer is None or not self._calls or queue.rows >= self.max_rows)
         ):
             self._soon = self._loop.call_soon(self._pump)
         return waiting

@@ -448,3 +448,22 @@ def test_many_keys_come_and_go_and_few_are_remembered() -> None:
         assert len(batches._queues._by_key) <= 64
 
     virtual_clock.run(play())
+
+
+def test_a_timer_for_one_who_has_gone_does_not_hold_up_the_next() -> None:
+    async def play() -> None:
+        server = quiet_server(1 * MS)
+        batches = make(server, window_s=100 * MS)
+        first = asyncio.create_task(batches.submit("a", (0, 1, None), 1))
+        await asyncio.sleep(0.5 * MS)
+        gone = asyncio.create_task(batches.submit("a", (1, 1, None), 1))
+        await asyncio.sleep(0.1 * MS)
+        gone.cancel()
+        await first
+        await asyncio.sleep(1 * MS)
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        await batches.submit("a", (2, 1, None), 1)
+        assert loop.time() - asked < 1.1 * MS
+
+    virtual_clock.run(play())
