@@ -29,6 +29,8 @@ _FORGET_S = 60.0
 # Versions that a server is checked for before it is back; the others are checked when they are asked for.
 _TRIALS = 4
 _REMEMBERED = 64
+# How long a look may take at least, in seconds: a server that is busy for a moment is not away.
+_LOOK_S = 2.0
 
 
 @dataclass(eq=False)
@@ -192,7 +194,7 @@ class TritonHealth:
         connected = self._connected[member]
         if self._loop.time() >= connected.look_at:
             connected.look_at = self._loop.time() + self._health_s
-            if not await connected.server.is_ready(self._timeout_s):
+            if not await connected.server.is_ready(max(self._timeout_s, _LOOK_S)):
                 self.eject(member, "away", "it does not say that it is ready")
                 return
         for name, known in list(member.models.items()):
