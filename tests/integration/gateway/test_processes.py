@@ -7,7 +7,11 @@ import signal
 import time
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from headrace.v1.prediction_service_pb2 import PredictRequest, PredictResponse
 from headrace.v1.prediction_service_pb2_grpc import PredictionServiceStub
@@ -52,6 +56,23 @@ async def test_processes_are_replaced_and_killed_under_load(deployment: Deployme
     )
 
 
+async def _is_told_of_the_end(gateway: GatewayProcess) -> None:
+    """A stream that was answered, and who watches health, end with a status that says why."""
+    serving = health_pb2.HealthCheckResponse.SERVING
+    watch: Any = HealthStub(gateway.channel).Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == serving
+    stream = gateway.predictions.StreamPredict()
+    await stream.write(PredictRequest(event=event("before-the-end")))
+    assert (await stream.read()).event_id == "before-the-end"
+    gateway.process.send_signal(signal.SIGTERM)
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    for open_call in (watch, stream):
+        with pytest.raises(grpc.aio.AioRpcError, match="stopping") as ended:
+            await open_call.read()
+        assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert await gateway.stop() == 0
+
+
 async def _is_not_ready(gateway: GatewayProcess) -> bool:
     readiness = await gateway.readiness()
     reasons = [one.get("reason", "") for one in readiness["components"].values()]
@@ -76,4 +97,4 @@ async def test_a_spool_outlives_a_change_of_the_number_of_processes(deployment: 
     assert await deployment.predictions() == []
     single = await deployment.start(GATEWAY_SPOOL_ADOPT_AFTER_S=0, GATEWAY_KAFKA_SCORER=False)
     await all_logged_once(deployment, answers)
-    assert await single.stop() == 0
+    await _is_told_of_the_end(single)
