@@ -40,7 +40,9 @@ def run(area: str, parts: Mapping[str, Part], *, packages: Sequence[str] = (), c
         with _reporting(area, figures, packages):
             for name, measure in parts.items():
                 print(f"measuring {name}", flush=True)
+                began = time.monotonic()
                 figures += uvloop.run(measure())
+                print(f"  took {time.monotonic() - began:.0f} s", flush=True)
     except (NotInstalled, ProcessFailed, ServersError, TimeoutError) as error:
         print(f"error: {error or 'not in time'}", flush=True)
         return 1

@@ -173,7 +173,7 @@ async def measure(
     """Watch until everything is handled, or the time is over.
 
     Args:
-        processes: whose CPU time counts.
+        processes: whose CPU time counts, with that of those that they have started.
         handled: how many records are handled by now, as Kafka has it.
         total: how many there are.
         most_s: ends a slow run; its rate is that of what was handled, in seconds.
@@ -188,7 +188,7 @@ async def measure(
             process.check()
         count = await handled()
         if not samples or count > samples[-1][0]:
-            cpu = sum(cpu_seconds(process.popen.pid) for process in processes)
+            cpu = sum(cpu_seconds(process.popen.pid, children=True) for process in processes)
             samples.append((count, time.monotonic(), cpu))
         if count >= total:
             break

@@ -23,7 +23,7 @@ import grpc.aio
 import numpy as np
 import uvloop
 
-from loadtests.gateway.requests import read_delimited, write_raw
+from loadtests.gateway.delimited import read_delimited, write_delimited
 
 TIMEOUT_S = 20.0
 OPTIONS = [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20)]
@@ -67,7 +67,7 @@ async def main(given: argparse.Namespace) -> dict[str, Any]:
     p50, p99 = np.percentile(latencies, [50, 99]) * 1e3
     return {
         "rate": len(answers) / wall,
-        "calls": len(answers),
+        "calls": len(latencies),
         "p50_ms": p50,
         "p99_ms": p99,
         "client_cpu_us": cpu / max(1, len(answers)) * 1e6,
@@ -100,5 +100,5 @@ if __name__ == "__main__":
     found = uvloop.run(main(arguments))
     got = found.pop("answers")
     if arguments.answers is not None:
-        write_raw(arguments.answers, got)
+        write_delimited(arguments.answers, got)
     print(json.dumps(found))

@@ -28,7 +28,7 @@ SAMPLED = 0.01
 
 @dataclass(frozen=True)
 class Sizes:
-    """Calls of a first run, rounds, seconds of each."""
+    """Calls of a first run, rounds, seconds of each. Without a round the first run is the figure."""
 
     pilot: int
     rounds: int
@@ -37,7 +37,7 @@ class Sizes:
     @classmethod
     def of(cls, options: Options) -> Sizes:
         """For these options."""
-        return cls(200, 1, 0.5) if options.quick else cls(1000, 3, 2.5)
+        return cls(300, 0, 0.0) if options.quick else cls(1000, 2, 2.5)
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class Measured:
 
     rates: list[float] = field(default_factory=list)
     cpu_us: list[float] = field(default_factory=list)
+
+    def add(self, rate: float, cpu_us: float) -> None:
+        """What a round found."""
+        self.rates.append(rate)
+        self.cpu_us.append(cpu_us)
 
 
 async def costs(bench: Bench) -> list[Figure]:
@@ -112,12 +117,13 @@ async def _beside(deployed: Deployment, default: Gateway, variant: Variant, size
         if variant.settings is not None:
             gateway = await stack.enter_async_context(deployed.serving("costs-option", variant.settings, instance=1))
         pairs = [(default, plain, Measured()), (gateway, variant, Measured())]
-        pilots = [_run(deployed, one, how, sizes.pilot)[0] for one, how, _ in pairs]
+        pilots = [_run(deployed, one, how, sizes.pilot) for one, how, _ in pairs]
         for _ in range(sizes.rounds):
-            for (one, how, into), rate in zip(pairs, pilots, strict=True):
-                answered, cpu = _run(deployed, one, how, max(sizes.pilot, round(rate * sizes.seconds)))
-                into.rates.append(answered)
-                into.cpu_us.append(cpu)
+            for (one, how, into), (rate, _) in zip(pairs, pilots, strict=True):
+                into.add(*_run(deployed, one, how, max(sizes.pilot, round(rate * sizes.seconds))))
+        if not sizes.rounds:
+            for (_, _, into), found in zip(pairs, pilots, strict=True):
+                into.add(*found)
     without, with_it = pairs[0][2], pairs[1][2]
     name = f"Predict with {variant.name}"
     return [

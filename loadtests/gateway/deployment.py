@@ -232,15 +232,15 @@ class Deployment:
         return answer
 
 
-def complete(name: str, degraded: float, answers: float) -> Figure:
-    """The share of answers that something was missing for: a rate with such answers is not the full path's.
+def complete(name: str, wrong: float, calls: float) -> Figure:
+    """The share of calls without a full answer: a rate with such calls is not the full path's.
 
     Args:
         name: of what was measured.
-        degraded: how many something was missing for.
-        answers: of how many.
+        wrong: how many failed, or had an answer that something was missing for.
+        calls: of how many.
     """
-    return figure(f"{name}: share of degraded answers", degraded / answers, "", better="lower", most=0.0)
+    return figure(f"{name}: share failed or degraded", wrong / calls, "", better="lower", most=0.0)
 
 
 @contextmanager

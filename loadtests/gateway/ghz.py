@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import Message
 
-from loadtests.gateway.requests import write_delimited, write_protoset
+from loadtests.gateway.delimited import write_delimited
+from loadtests.gateway.requests import serialized, write_protoset
 from loadtests.processes import ProcessFailed, finish
 from loadtests.servers import BENCH
 
@@ -25,6 +26,7 @@ RELEASE = "v0.121.0"
 PROGRAM = BENCH / "bin" / "ghz"
 INSTALL_S = 600.0
 MOST_S = 120.0
+MOST_FAILED = 0.2
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Run:
 
     Attributes:
         rate: answered calls a second.
-        calls: how many were answered.
+        calls: how many were made.
+        failed: how many of them had no answer.
         p50_ms, p99_ms: percentiles of the latency.
     """
 
     rate: float
     calls: int
+    failed: int
     p50_ms: float
     p99_ms: float
 
@@ -96,22 +100,34 @@ def call(
         directory: for its files.
 
     Raises:
-        ProcessFailed: it fails, or a call has failed.
+        ProcessFailed: it fails, or many calls have.
     """
     contract, messages = directory / "service.protoset", directory / "requests.bin"
     write_protoset(contract)
-    write_delimited(messages, requests)
+    write_delimited(messages, serialized(requests))
     command = [str(PROGRAM), "--insecure", "--protoset", str(contract), "--call", method]
     command += ["--binary-file", str(messages), "--total", str(len(requests)), "--disable-template-functions"]
     command += ["--disable-template-data", "--concurrency", str(concurrency), "--connections", str(connections)]
     command += ["--timeout", "20s", "--format", "json", address]
     said = json.loads(finish(command, cores=cores, directory=directory, timeout_s=MOST_S))
     statuses: dict[str, int] = said["statusCodeDistribution"] or {}
-    if set(statuses) != {"OK"}:
-        raise ProcessFailed(f"{method}: {statuses} of {len(requests)} calls, {said.get('errorDistribution')}")
+    failed = len(requests) - statuses.get("OK", 0)
+    check(method, failed, len(requests), said.get("errorDistribution"))
     latencies = np.array([one["latency"] for one in said["details"]]) / 1e6
     p50, p99 = np.percentile(latencies, [50, 99])
-    return Run(float(said["rps"]), int(said["count"]), float(p50), float(p99))
+    return Run(float(said["rps"]) * (1 - failed / len(requests)), len(requests), failed, float(p50), float(p99))
+
+
+def check(method: str, failed: int, calls: int, reasons: object) -> None:
+    """A few calls may fail, and are a figure; where many do, there is nothing to measure.
+
+    Raises:
+        ProcessFailed: a fifth of the calls have failed.
+    """
+    if failed > MOST_FAILED * calls:
+        raise ProcessFailed(f"{method}: {failed} of {calls} calls have failed: {reasons}")
+    if failed:
+        print(f"{method}: {failed} of {calls} calls have failed: {reasons}", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ from loadtests.figures import Figure, figure
 from loadtests.gateway.arguments import Options
 from loadtests.gateway.calling import PREDICT, Server, call_by_own_client, echo, grpc_path
 from loadtests.gateway.curves import Curve
+from loadtests.gateway.delimited import write_delimited
 from loadtests.gateway.deployment import Deployment
 from loadtests.gateway.model_servers import INFER, infer_requests, mlserver
 from loadtests.gateway.open_loop import Latencies, latencies, middle
 from loadtests.gateway.parts import Bench, part
-from loadtests.gateway.requests import serialized, write_raw
+from loadtests.gateway.requests import serialized
 from loadtests.processes import ProcessFailed, finish, module
 
 HALF = 0.5
@@ -47,8 +48,8 @@ class Sizes:
     def of(cls, options: Options) -> Sizes:
         """For these options."""
         if options.quick:
-            return cls((0.25, HALF, 1.0), 1.0, 1, 1000)
-        return cls((0.1, 0.25, HALF, 0.75, 0.9, 1.0, 1.1), 6.0, 3, 20_000)
+            return cls((0.25, HALF, 1.0), 1.0, 1, 600)
+        return cls((0.1, 0.25, HALF, 0.75, 0.9, 1.0, 1.1), 5.0, 3, 15_000)
 
 
 @dataclass
@@ -132,7 +133,7 @@ def _measure(deployed: Deployment, one: Target, share: float, top: float, second
     rate, directory = share * top, deployed.servers.directory
     requests, times = directory / "requests.bin", directory / "times.npy"
     calls = one.make(max(LEAST_CALLS, round(rate * seconds)))
-    write_raw(requests, calls)
+    write_delimited(requests, calls)
     arguments = (one.server.address, grpc_path(one.method), requests, rate, ARRIVALS, times)
     command = module("loadtests.gateway.opener", *arguments)
     limit = len(calls) / rate + ANSWER_S

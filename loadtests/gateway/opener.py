@@ -25,8 +25,8 @@ import numpy as np
 import uvloop
 
 from loadtests.gateway.caller import separate
+from loadtests.gateway.delimited import read_delimited
 from loadtests.gateway.open_loop import Arrivals, arrivals
-from loadtests.gateway.requests import read_delimited
 
 CONNECTIONS = 8
 TIMEOUT_S = 5.0

@@ -95,47 +95,9 @@ Make = Callable[[int], Sequence[Message]]
 """Makes so many requests."""
 
 
-def write_delimited(path: Path, messages: Sequence[Message]) -> None:
-    """Write messages, each with its length before it, as protobuf's other languages read them."""
-    write_raw(path, serialized(messages))
-
-
 def serialized(messages: Sequence[Message]) -> list[bytes]:
     """Messages as bytes."""
     return [one.SerializeToString() for one in messages]
-
-
-def write_raw(path: Path, messages: Sequence[bytes]) -> None:
-    """The same with messages that are bytes already."""
-    with path.open("wb") as file:
-        for content in messages:
-            file.write(_varint(len(content)) + content)
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value >= 0x80:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    found.append(value)
-    return bytes(found)
-
-
-def read_delimited(path: Path) -> list[bytes]:
-    """What `write_delimited` wrote, not parsed."""
-    content, at, found = path.read_bytes(), 0, []
-    while at < len(content):
-        size = shift = 0
-        while True:
-            byte = content[at]
-            at += 1
-            size |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        found.append(content[at : at + size])
-        at += size
-    return found
 
 
 def write_protoset(path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,9 +39,10 @@ async def scorer(bench: Bench) -> list[Figure]:
     topics = deployed.topics
     async with KafkaAdmin(deployed.servers.bootstrap) as admin:
         published = sum((await admin.end_offsets([topics.vectors])).values())
+        begin = await admin.end_offsets([topics.predictions])
         with deployed.gateway("scorer") as gateway:
             ours = await measure([gateway], Committed(admin, topics.group("gateway")), published, most_s=MOST_S)
-        size = await _check(deployed, event_ids)
+        size = await _check(deployed, event_ids, begin)
         control: Rate | None = None
         if options.controls:
             target, group = "bench-copied", "bench-copier"
@@ -103,15 +104,16 @@ async def publish_vectors(deployed: Deployment, count: int) -> list[str]:
     return [one.event_id for one in events]
 
 
-async def _check(deployed: Deployment, event_ids: Sequence[str]) -> int:
-    """Each event has one prediction, with nothing missing; returns the size of one, in bytes.
+async def _check(deployed: Deployment, event_ids: Sequence[str], begin: Mapping[TopicPartition, int]) -> int:
+    """Each event has one prediction from `begin` on, with nothing missing; returns the size of one, in bytes.
 
     Raises:
         ProcessFailed: one is missing, there twice, or degraded.
     """
-    topic, found, size = deployed.topics.predictions, Counter[str](), 0
-    places = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+    found, size, places = Counter[str](), 0, list(begin)
     async with kafka.consumer(deployed.servers.bootstrap, partitions=places) as reader, asyncio.timeout(MOST_S):
+        for place, offset in begin.items():
+            reader.seek(place, offset)
         ends = await reader.end_offsets(places)
         while [True for place, end in ends.items() if await reader.position(place) < end]:
             for records in (await reader.getmany(timeout_ms=200)).values():

@@ -15,11 +15,12 @@ import numpy as np
 
 from loadtests.figures import Figure, figure
 from loadtests.gateway.calling import PREDICT, call_by_own_client, grpc_path
+from loadtests.gateway.delimited import write_delimited
 from loadtests.gateway.deployment import Deployment, Gateway, complete
 from loadtests.gateway.memory_growth import Sample, growth
 from loadtests.gateway.open_loop import Latencies, latencies
 from loadtests.gateway.parts import Bench, part
-from loadtests.gateway.requests import serialized, write_raw
+from loadtests.gateway.requests import serialized
 from loadtests.machine import resident_bytes
 from loadtests.processes import ProcessFailed, module, running
 
@@ -77,7 +78,7 @@ def _offer(
     """
     directory = deployed.servers.directory
     requests, times = directory / "requests.bin", directory / "times.npy"
-    write_raw(requests, serialized(deployed.requests.packed(round(rate * seconds))))
+    write_delimited(requests, serialized(deployed.requests.packed(round(rate * seconds))))
     arguments = (gateway.address, grpc_path(PREDICT), requests, rate, "poisson", times)
     command = module("loadtests.gateway.opener", *arguments)
     with running("opener", command, cores=deployed.cores, directory=directory) as client:

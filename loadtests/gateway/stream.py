@@ -14,9 +14,11 @@ from headrace.v1.prediction_service_pb2 import PredictRequest, StreamPredictResp
 from loadtests.figures import Figure, figure
 from loadtests.gateway.arguments import Options
 from loadtests.gateway.calling import Server, echo
+from loadtests.gateway.delimited import read_delimited, write_delimited
 from loadtests.gateway.deployment import Deployment, complete
+from loadtests.gateway.ghz import check
 from loadtests.gateway.parts import Bench, part
-from loadtests.gateway.requests import read_delimited, write_delimited
+from loadtests.gateway.requests import serialized
 from loadtests.processes import ProcessFailed, finish, module
 
 GOAL_S = 10_000.0
@@ -48,7 +50,7 @@ class Streams:
     cpu_us: list[float] = field(default_factory=list)
     client_cpu_us: list[float] = field(default_factory=list)
     answers: int = 0
-    degraded: int = 0
+    wrong: int = 0
 
     @property
     def top(self) -> float:
@@ -90,7 +92,7 @@ async def stream(bench: Bench) -> list[Figure]:
             control=client,
         ),
     ]
-    figures.append(complete(name, ours.degraded, ours.answers))
+    figures.append(complete(name, ours.wrong, ours.answers))
     for (streams, window), rates in ours.rates.items():
         if len(ours.rates) > 1:
             bare_rate = (ECHO, statistics.median(control.rates[streams, window])) if options.controls else None
@@ -103,31 +105,32 @@ def _run(deployed: Deployment, one: Streams, shape: tuple[int, int], events: int
     """Send events over streams; also tells the server's CPU time per event.
 
     Raises:
-        ProcessFailed: an answer is missing or an error.
+        ProcessFailed: an answer is missing, or many are errors.
     """
     directory = deployed.servers.directory
     requests, answers = directory / "requests.bin", directory / "answers.bin"
     made = deployed.requests.packed(max(events, 2 * shape[0] * shape[1]))
-    write_delimited(requests, made)
+    write_delimited(requests, serialized(made))
     before = one.server.cpu_s()
     command = module("loadtests.gateway.streamer", one.server.address, requests, *shape, answers)
     said: dict[str, float] = json.loads(finish(command, cores=deployed.cores, directory=directory, timeout_s=MOST_S))
     said["server_cpu_us"] = (one.server.cpu_s() - before) / len(made) * 1e6
     if checked:
         got = [StreamPredictResponse.FromString(content) for content in read_delimited(answers)]
+        failed, degraded = _check(made, got)
         one.answers += len(got)
-        one.degraded += _check(made, got)
+        one.wrong += failed + degraded
+        said["rate"] *= 1 - failed / len(got)
     return said
 
 
-def _check(made: Sequence[PredictRequest], answers: Sequence[StreamPredictResponse]) -> int:
-    """Each event has its answer; returns how many something was missing for."""
+def _check(made: Sequence[PredictRequest], answers: Sequence[StreamPredictResponse]) -> tuple[int, int]:
+    """Each event has its answer; returns how many are errors, and how many something was missing for."""
     errors = [one.error for one in answers if one.HasField("error")]
-    if errors:
-        raise ProcessFailed(f"{len(errors)} of {len(made)} events of a stream were refused: {errors[0]}")
+    check("StreamPredict", len(errors), len(made), errors[:1])
     if {one.event.event_id for one in made} != {one.event_id for one in answers}:
         raise ProcessFailed(f"{len(made)} events were sent, and {len(answers)} answers are not theirs")
-    return sum(1 for one in answers if one.prediction.degradations)
+    return len(errors), sum(1 for one in answers if one.prediction.degradations)
 
 
 if __name__ == "__main__":

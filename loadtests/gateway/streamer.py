@@ -18,7 +18,7 @@ import grpc.aio
 import uvloop
 
 from loadtests.gateway.caller import separate
-from loadtests.gateway.requests import read_delimited, write_raw
+from loadtests.gateway.delimited import read_delimited, write_delimited
 
 METHOD = "/headrace.v1.PredictionService/StreamPredict"
 PATIENCE_S = 60.0
@@ -62,5 +62,5 @@ async def _read(call: Any, count: int, free: asyncio.Semaphore, answers: list[by
 
 if __name__ == "__main__":
     found, got = uvloop.run(main(sys.argv[1], read_delimited(Path(sys.argv[2])), int(sys.argv[3]), int(sys.argv[4])))
-    write_raw(Path(sys.argv[5]), got)
+    write_delimited(Path(sys.argv[5]), got)
     print(json.dumps(found))

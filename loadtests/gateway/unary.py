@@ -40,7 +40,7 @@ async def unary(bench: Bench) -> list[Figure]:
                 name = f"Predict, {shape}, by {caller.name}"
                 figures += _figures(name, ours, bare, options)
                 degraded = gateway.degraded() - degraded
-                figures.append(complete(name, degraded, ours.calls))
+                figures.append(complete(name, degraded + ours.failed, ours.calls))
     return figures
 
 

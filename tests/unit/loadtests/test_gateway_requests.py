@@ -12,7 +12,8 @@ from headrace.platform.event_codec import check_event
 from headrace.platform.pipelines import load_pipeline
 from headrace.v1.prediction_service_pb2 import PredictOptions
 from loadtests.features.payments import Records
-from loadtests.gateway.requests import Requests, read_delimited, serialized, write_delimited, write_protoset, write_raw
+from loadtests.gateway.delimited import read_delimited, write_delimited
+from loadtests.gateway.requests import Requests, serialized, write_protoset
 
 pipeline = load_pipeline("pipelines/fraud.py")
 
@@ -67,10 +68,10 @@ def test_batches_have_a_column_for_each_field(made: Requests) -> None:
 
 def test_a_file_of_messages_is_read_as_it_was_written(made: Requests, tmp_path: Path) -> None:
     messages = made.packed(3)
-    write_delimited(tmp_path / "requests", messages)
+    write_delimited(tmp_path / "requests", serialized(messages))
     assert read_delimited(tmp_path / "requests") == serialized(messages)
     sizes = [b"", b"x" * 127, b"y" * 128, b"z" * 20_000]
-    write_raw(tmp_path / "raw", sizes)
+    write_delimited(tmp_path / "raw", sizes)
     assert read_delimited(tmp_path / "raw") == sizes
 
 
