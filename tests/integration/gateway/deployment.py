@@ -369,6 +369,9 @@ async def deploy(
         # A machine that runs many tests at once may be slow; whether Redis is away is a test of its own.
         "HEADRACE_GATEWAY_REDIS_TIMEOUT_MS": "3000",
         "HEADRACE_GATEWAY_TRITON_TIMEOUT_MS": "5000",
+        # So is whether too much is asked for.
+        "HEADRACE_GATEWAY_QUEUE_TARGET_MS": "5000",
+        "HEADRACE_GATEWAY_QUEUE_INTERVAL_MS": "5000",
         "HEADRACE_SIGNING_PUBLIC_KEY": str(keys.public),
     }
     client = connect(redis_url)
