@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -91,7 +92,7 @@ def time_of(text: str) -> dt.datetime | int:
 @contextmanager
 def _opened(path: str) -> Iterator[IO[str]]:
     if path == STANDARD_INPUT:
-        yield sys.stdin
+        yield _standard_input()
         return
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
@@ -100,6 +101,14 @@ def _opened(path: str) -> Iterator[IO[str]]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {error}") from error
+
+
+def _standard_input() -> IO[str]:
+    try:
+        # A reader of its own: Python aborts at its end where another thread still waits in sys.stdin.
+        return open(os.dup(sys.stdin.fileno()), encoding="utf-8")  # noqa: PTH123 (a number, and never closed)
+    except (OSError, ValueError):
+        return sys.stdin
 
 
 def _caught(read: Any, *arguments: Any) -> EventInput | RowError:

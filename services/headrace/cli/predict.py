@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,7 +118,14 @@ def _many(
         write = writer(shown or _form_of(output, file), file)
         rows = read_events(source, form, schema, *columns)
         score = by_stream if stream else by_batches
-        tally = score(calling, rows, asked, write, lambda line: click.echo(f"error: {line}", err=True))
+        try:
+            tally = score(calling, rows, asked, write, lambda line: click.echo(f"error: {line}", err=True))
+        except KeyboardInterrupt:
+            raise click.Abort from None
+        except BrokenPipeError:
+            # Who read the answers has gone; Python must not try to flush them at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(1) from None
     click.echo(str(tally), err=True)
     if tally.refused:
         raise click.exceptions.Exit(1)

@@ -171,7 +171,8 @@ class AsyncPredictionBatching:
         self._closed = True
         for one in self._gathering.clear():
             _fail(one.future, CallError(grpc.StatusCode.CANCELLED, CLOSED))
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        while self._under_way:
+            await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def predict(self, event: AnyEvent, **asked: Unpack[CallOptions]) -> PredictResponse:
         """Score one event; see `PredictionBatching.predict`. A cancelled caller leaves its batch as it is."""

@@ -21,7 +21,9 @@ from click.testing import CliRunner
 from headrace.cli.errors import UserError
 from headrace.cli.predict import predict
 from headrace.client import AsyncPredictionClient, CallError, EventInput, InvalidInputError, PredictionClient
-from tests.integration.gateway.deployment import deploy, free_port, pipeline, score_of
+from headrace.v1.event_pb2 import Event
+from headrace.v1.prediction_pb2 import ROLE_ANSWER, ROLE_REPEAT
+from tests.integration.gateway.deployment import Deployment, deploy, eventually, free_port, pipeline, score_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -33,6 +35,7 @@ class Served(NamedTuple):
 
     target: str
     deployed: str
+    deployment: Deployment
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ def served(
         try:
             runner.run(deployment.route("000001", 0.5))
             gateway = runner.run(deployment.start())
-            yield Served(f"127.0.0.1:{gateway.port}", deployment.topics.deployed)
+            yield Served(f"127.0.0.1:{gateway.port}", deployment.topics.deployed, deployment)
         finally:
             runner.run(deploying.__aexit__(None, None, None))
 
@@ -94,6 +97,26 @@ async def test_the_client_for_asyncio(served: Served) -> None:
         assert (await client.features(payment("e1"))).values[0] == 10.0
         with pytest.raises(CallError, match="NOT_FOUND"):
             await client.predict(payment("a2"), model_version="9")
+
+
+async def test_two_calls_for_one_event_have_one_answer_and_one_record(served: Served) -> None:
+    async with AsyncPredictionClient(served.target) as client:
+        first = await client.predict(payment("twice"), ingest=True)
+        second = await client.predict(payment("twice"), ingest=True)
+    assert (first.role, second.role) == (ROLE_ANSWER, ROLE_REPEAT)
+    assert (first.score, first.decision, first.model_version) == (second.score, second.decision, second.model_version)
+    logged: dict[str, int] = {}
+
+    async def both() -> bool:
+        logged.update(
+            {one.prediction_id: one.role for one in await served.deployment.predictions() if one.event_id == "twice"}
+        )
+        return len(logged) == 2
+
+    await eventually(both, "both calls in the log")
+    assert logged == {first.prediction_id: ROLE_ANSWER, second.prediction_id: ROLE_REPEAT}
+    ingested = [Event.FromString(one.value) for one in await served.deployment.records(served.deployed + ".events")]
+    assert [one.event_id for one in ingested].count("twice") == 1
 
 
 async def test_packed_events_batches_and_frames(served: Served) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from headrace.client import AsyncPredictionClient, Connection, EventInput
 from headrace.v1.event_pb2 import Event
-from headrace.v1.prediction_pb2 import ROLE_ANSWER, ROLE_REPEAT
+from headrace.v1.prediction_pb2 import ROLE_ANSWER
 from tests.integration.gateway.deployment import START_US, Deployment, free_port
 
 pytestmark = pytest.mark.timeout(120)
@@ -73,17 +73,3 @@ async def test_every_event_is_answered_once_though_the_gateway_is_killed(deploym
     assert Counter(one.event_id for one in logged if one.role == ROLE_ANSWER) == Counter(answers.keys())
     ingested = [Event.FromString(one.value) for one in await deployment.records(deployment.topics.events)]
     assert Counter(one.event_id for one in ingested) == Counter(one for one in answers if one.startswith("u"))
-
-
-async def test_two_calls_for_one_event_have_one_answer_and_one_record(deployment: Deployment) -> None:
-    await deployment.route("000001")
-    gateway = await deployment.start()
-    async with AsyncPredictionClient(f"127.0.0.1:{gateway.port}") as client:
-        first = await client.predict(payment("e1"), ingest=True)
-        second = await client.predict(payment("e1"), ingest=True)
-    assert (first.role, second.role) == (ROLE_ANSWER, ROLE_REPEAT)
-    assert (first.score, first.decision, first.model_version) == (second.score, second.decision, second.model_version)
-    assert await gateway.stop() == 0
-    logged = {one.prediction_id: one.role for one in await deployment.predictions()}
-    assert logged == {first.prediction_id: ROLE_ANSWER, second.prediction_id: ROLE_REPEAT}
-    assert len(await deployment.records(deployment.topics.events)) == 1
