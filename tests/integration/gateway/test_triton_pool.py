@@ -206,6 +206,17 @@ async def test_a_suspended_server_costs_one_timeout_and_takes_load_again(
         assert not load.errors
 
 
+async def test_a_server_that_goes_while_nobody_calls_is_known_to_be_away(
+    urls: list[str], servers: list[PrivateTriton]
+) -> None:
+    async with pool_of(urls, health_s=0.1) as pool:
+        assert pool.away == []
+        servers[0].kill()
+        await eventually(lambda: pool.away == [urls[0]], "it is found out without a call")
+        servers[0].start()
+        await eventually(lambda: not pool.away, "it is back")
+
+
 async def test_calls_under_way_leave_a_suspended_server_together(urls: list[str], servers: list[PrivateTriton]) -> None:
     for url in urls:
         await push(url, "together")
