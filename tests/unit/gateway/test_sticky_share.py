@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.gateway.sticky_share import StickyShare
 
-ENTITIES = [f"customer-{i}" for i in range(4000)]
+ENTITIES = [f"customer-{i}" for i in range(2000)]
 SHARES = st.floats(0, 1)
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=40)
 SEEDS = st.tuples(st.text(st.characters(codec="utf-8"), max_size=20), st.integers(0, 10**6).map(str))
