@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -115,7 +115,7 @@ class AsyncPredictionClient:
         max_in_flight: int = STREAM_IN_FLIGHT,
         reconnect_for_s: float = RECONNECT_FOR_S,
         **asked: Unpack[CallOptions],
-    ) -> AsyncIterator[StreamPredictResponse]:
+    ) -> AsyncGenerator[StreamPredictResponse, None]:
         """Score a stream of events; see `PredictionClient.stream_predict`.
 
         Who leaves the loop early closes it at once by `async with contextlib.aclosing(client.stream_predict(…))`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -64,7 +64,7 @@ class AsyncPredictionStream:
         self._all_read = False
         self._broken = ""
 
-    async def answers(self) -> AsyncIterator[StreamPredictResponse]:
+    async def answers(self) -> AsyncGenerator[StreamPredictResponse, None]:
         """The answers, in any order."""
         tasks = [asyncio.create_task(self._guarded(part())) for part in (self._feed, self._connect, self._expire)]
         try:

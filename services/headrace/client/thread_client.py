@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
@@ -150,7 +150,7 @@ class PredictionClient:
         max_in_flight: int = STREAM_IN_FLIGHT,
         reconnect_for_s: float = RECONNECT_FOR_S,
         **asked: Unpack[CallOptions],
-    ) -> Iterator[StreamPredictResponse]:
+    ) -> Generator[StreamPredictResponse, None, None]:
         """Score a stream of events, over as many connections as it takes.
 
         Answers come in any order and are matched by event id. An event that is wrong, is refused until its deadline or

@@ -8,7 +8,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -113,7 +113,7 @@ class PredictionStream:
         self._broken = ""
         self._call: Any = None
 
-    def answers(self) -> Iterator[StreamPredictResponse]:
+    def answers(self) -> Generator[StreamPredictResponse, None, None]:
         """The answers, in any order."""
         for part in (self._feed, self._connect):
             threading.Thread(target=self._guarded, args=(part,), name="headrace-stream", daemon=True).start()

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -207,3 +207,26 @@ async def test_an_error_of_the_producer_reaches_the_reader() -> None:
         with pytest.raises(RuntimeError, match="the source broke"):
             async for _ in client.stream_predict(events()):
                 pass
+
+
+async def test_a_reader_that_is_cancelled_leaves_nothing_behind() -> None:
+    def act(request: PredictRequest, _: int) -> str:
+        return "answer" if request.event.event_id == "e0" else "silence"
+
+    async with serving(act) as (_, target), AsyncPredictionClient(target) as client:
+        before = asyncio.all_tasks()
+        first = asyncio.Event()
+
+        async def read() -> None:
+            async with aclosing(client.stream_predict(map(event, range(100)))) as answers:
+                async for _ in answers:
+                    first.set()
+
+        reading = asyncio.create_task(read())
+        await first.wait()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        # What gRPC keeps for the call it ends by itself.
+        assert not [one for one in asyncio.all_tasks() - before if "aio_stream" in repr(one)]
+        assert [one.event_id async for one in client.stream_predict([event(0)])] == ["e0"]
