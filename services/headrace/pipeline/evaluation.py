@@ -121,7 +121,5 @@ class Evaluator:
         for number, of in enumerate(logs):
             if skipped >> number & 1:
                 evaluate(of.plan, events, of.state(), out[:, of.plan.columns])
-                continue
-            tables.finish(number, parts, events.times, out)
-            if tables.left[number]:
-                evaluate(of.plan, events, of.state(), out[:, of.plan.columns], tables.left[number])
+            else:
+                tables.finish(number, parts, events.times, out)

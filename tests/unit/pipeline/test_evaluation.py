@@ -31,6 +31,7 @@ from headrace.pipeline import (
     std,
     total,
 )
+from headrace.pipeline.aggregations.operations import OPERATIONS
 from headrace.pipeline.coarse_sections import header
 from headrace.pipeline.compiled.records import FEW_RECORDS
 from headrace.pipeline.evaluation import Evaluator, load_kernel
@@ -42,8 +43,7 @@ from tests.unit.pipeline.machine_code import kernel
 
 pytestmark = pytest.mark.timeout(180)
 
-COVERED = ("count", "sum", "mean", "min", "max", "std", "last", "time_since_last", "label_count", "label_rate")
-EVERY = compile_plan(pipeline_of(*COVERED, "label_mean"))
+EVERY = compile_plan(pipeline_of(*OPERATIONS))
 PAGED = EventSchema(Text("key"), Text("page"), *SCHEMA.fields[2:])
 KEYS = 3
 
@@ -153,14 +153,18 @@ def check(plan: FeaturePlan, events: EventColumns, logs: Sequence[EntityLogs]) -
     """Machine code and numpy give the same vectors, at once and in steps."""
     by_numpy = Evaluator(plan, None).vectors(events, logs)
     compiled = Evaluator(plan, kernel())
-    np.testing.assert_array_equal(compiled.vectors(events, logs), by_numpy)
+    found = compiled.vectors(events, logs)
+    same = np.array(["decayed" not in name for name in plan.pipeline.feature_names])
+    np.testing.assert_array_equal(found[:, same], by_numpy[:, same])
+    # A mean of large values of both signs is as exact as they are.
+    np.testing.assert_allclose(found[:, ~same], by_numpy[:, ~same], rtol=1e-12, atol=1e-14 * 2.0**40)
     in_steps = np.full(by_numpy.shape, np.nan)
     for _ in compiled.steps(events, logs, in_steps):
         pass
-    np.testing.assert_array_equal(in_steps, by_numpy)
+    np.testing.assert_array_equal(in_steps, found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(0, 60), asked=st.integers(1, 20), more=st.integers(0, 10))
 def test_any_logs_give_the_same_vectors(seed: int, size: int, asked: int, more: int) -> None:
     random = np.random.default_rng(seed)
@@ -179,7 +183,7 @@ def test_any_logs_give_the_same_vectors(seed: int, size: int, asked: int, more: 
         )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_an_entity_with_a_coarse_section_is_left_to_numpy_and_the_other_is_not(seed: int) -> None:
     random = np.random.default_rng(seed)

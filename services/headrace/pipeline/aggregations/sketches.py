@@ -143,7 +143,15 @@ def distinct_counts(queries: Int64Array, cells: Int64Array, count: int) -> Float
         count: number of queries.
     """
     ranks = np.bincount((queries << RANK_BITS) | (cells & (_RANKS - 1)), minlength=count << RANK_BITS)
-    ranks = ranks.reshape(count, _RANKS)
+    return estimates(ranks.reshape(count, _RANKS))
+
+
+def estimates(ranks: Int64Array) -> FloatArray:
+    """Estimated number of distinct values, shape (n,).
+
+    Args:
+        ranks: for each query how many registers have each rank, shape (n, 64).
+    """
     empty = REGISTERS - ranks.sum(axis=1)
     sigma, tau = _sigma(), _tau()
     z = (ranks[:, 1 : _HASH_BITS + 1] * np.exp2(-np.arange(1.0, _HASH_BITS + 1))).sum(axis=1)

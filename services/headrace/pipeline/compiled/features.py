@@ -88,7 +88,7 @@ def _of_last(
 
 
 @compiled
-def value(
+def measured(
     measures: Integers,
     feature: Integers,
     default: float,
@@ -130,7 +130,7 @@ def value(
 
 
 @compiled
-def parts(measures: Integers, feature: Integers, low: int, high: int, kept: Integers, out: Integers) -> None:
+def raw_parts(measures: Integers, feature: Integers, low: int, high: int, kept: Integers, out: Integers) -> None:
     """The parts of a feature's measures, for one that is computed elsewhere.
 
     Args:

@@ -19,7 +19,8 @@ import numba
 import numpy as np
 from numba.core import config
 
-from headrace.pipeline.compiled import features as feature_values
+from headrace.pipeline.aggregations.sketches import REGISTERS
+from headrace.pipeline.compiled.features import measured, raw_parts
 from headrace.pipeline.compiled.machine_code import Bytes, FloatArray, Integers, compiled
 from headrace.pipeline.compiled.records import (
     LABEL_BYTES,
@@ -31,27 +32,28 @@ from headrace.pipeline.compiled.records import (
     too_many,
     torn,
 )
+from headrace.pipeline.compiled.selected import look_at_all
 from headrace.pipeline.compiled.tables import (
     BACK,
     COLUMN,
+    DEFAULT,
     EDGES,
     FEATURES,
+    FIRST,
     HAS_COARSE,
     HAS_LABELS,
     HIGH,
     HOP,
-    KIND,
     LANES,
-    LATEST,
+    LOOKS_AT_ALL,
     LOW,
     MEASURES,
     OPERATION,
     RAW_PARTS,
     RECORD_BYTES,
-    SQUARES,
+    ROWS,
+    WEIGHTS,
 )
-
-_feature, _parts = feature_values.value, feature_values.parts
 
 
 @compiled
@@ -92,13 +94,33 @@ def _chained(slots: Integers, keys: int) -> tuple[Integers, Integers]:
     return head, following
 
 
+@compiled
+def _unfit(entity: Integers, raw: Bytes, logs: Integers, label_logs: Integers, slots: Integers) -> bool:
+    """Whether an entity is to be left out. The logs are where each begins, and the last one ends."""
+    size = entity[RECORD_BYTES]
+    if (entity[HAS_COARSE] != 0 and has_coarse(raw, logs, size)) or torn(logs, size) or too_many(slots, logs, size):
+        return True
+    if entity[HAS_LABELS] == 0:
+        return False
+    return torn(label_logs, LABEL_BYTES) or too_many(slots, label_logs, LABEL_BYTES)
+
+
+@compiled
+def _longest(slots: Integers, logs: Integers, size: int) -> int:
+    """The number of records of the longest log that is asked for."""
+    longest = 0
+    for slot in slots:
+        longest = max(longest, logs[slot + 1] - logs[slot])
+    return longest // size
+
+
 def evaluate(
     entities: Integers,
     edges: Integers,
     lanes: Integers,
     measures: Integers,
     features: Integers,
-    defaults: FloatArray,
+    floats: FloatArray,
     raw: Bytes,
     layout: Integers,
     slots: Integers,
@@ -118,7 +140,7 @@ def evaluate(
         lanes: of the records.
         measures: of the windows.
         features: to be filled.
-        defaults: of the features.
+        floats: of the features.
         raw: for each entity its event logs, then its label logs if it has any; behind all of them further records.
         layout: for each entity the number of its keys; then the length of each log in bytes.
         slots: for each entity for each event the number of its key, shape (entities n,).
@@ -126,7 +148,7 @@ def evaluate(
         times: of the events, shape (n,).
         given: for each lane for each event the field, NaN where it is absent, or what the filter says.
         out: the vectors, shape (n, width).
-        parts: of the features that are computed elsewhere, shape (n, parts).
+        parts: of the features that are finished by numpy, shape (n, parts).
     """
     n, count = len(times), len(entities)
     starts = np.zeros(len(layout) - count + 1, np.int64)
@@ -147,35 +169,32 @@ def evaluate(
         label_logs = starts[log : log + keys + 1]
         if has_labels:
             log += keys
-        if (
-            (entity[HAS_COARSE] != 0 and has_coarse(raw, logs, size))
-            or torn(logs, size)
-            or (has_labels and torn(label_logs, LABEL_BYTES))
-            or too_many(my_slots, logs, size)
-            or (has_labels and too_many(my_slots, label_logs, LABEL_BYTES))
-        ):
+        if _unfit(entity, raw, logs, label_logs, my_slots):
             skipped |= 1 << e
             continue
         head, following = _chained(more, keys)
         ends = np.empty(len(my_edges), np.int64)
         place = np.empty(len(my_edges), np.int64)
         order = np.arange(len(my_edges))
-        rows = 0
-        for m in range(len(my_measures)):
-            rows += 3 if my_measures[m, KIND] == SQUARES or my_measures[m, KIND] == LATEST else 1
-        kept = np.empty((rows, len(my_edges) + 2), np.int64)
+        kept = np.empty((entity[ROWS], len(my_edges) + 2), np.int64)
+        longest = _longest(my_slots, logs, size) + len(more) + 1 if entity[LOOKS_AT_ALL] != 0 else 0
+        runs = np.zeros((longest, 3), np.int64)
+        found = np.empty(longest, np.int64)
+        registers = np.empty(REGISTERS if longest else 0, np.uint8)
         label_kept = np.zeros((2, len(my_edges) + 1 if has_labels else 0), np.int64)
         for i in range(n):
             now, slot = times[i], my_slots[i]
             _cut(my_edges, now, order, ends, place)
             clear(my_measures, kept)
+            if longest:
+                runs[0, 0] = 0
             at = logs[slot]
-            interval = pass_records(my_lanes, my_measures, raw, at, logs[slot + 1], size, ends, 0, kept)
+            interval = pass_records(my_lanes, my_measures, raw, at, logs[slot + 1], size, ends, 0, kept, runs)
             if len(more):
                 k = head[slot]
                 while k >= 0:
                     at = behind + k * size
-                    interval = pass_records(my_lanes, my_measures, raw, at, at + size, size, ends, interval, kept)
+                    interval = pass_records(my_lanes, my_measures, raw, at, at + size, size, ends, interval, kept, runs)
                     k = following[k]
             add_itself(my_lanes, my_measures, my_given, i, len(my_edges) + 1, kept)
             if has_labels:
@@ -184,23 +203,44 @@ def evaluate(
             for f in range(entity[FEATURES], entity[FEATURES + 1]):
                 feature = features[f]
                 low, high = place[feature[LOW]], place[feature[HIGH]]
-                if feature[OPERATION] == RAW_PARTS:
-                    _parts(my_measures, feature, low, high, kept, parts[i])
+                operation, column = feature[OPERATION], feature[COLUMN]
+                if operation == RAW_PARTS:
+                    raw_parts(my_measures, feature, low, high, kept, parts[i])
+                elif operation < RAW_PARTS:
+                    out[i, column] = measured(
+                        my_measures, feature, floats[f, DEFAULT], low, high, now, kept, label_kept
+                    )
                 else:
-                    column = feature[COLUMN]
-                    out[i, column] = _feature(my_measures, feature, defaults[f], low, high, now, kept, label_kept)
+                    x = look_at_all(
+                        my_lanes,
+                        my_measures[feature[FIRST]],
+                        feature,
+                        floats[f],
+                        raw,
+                        size,
+                        runs,
+                        low,
+                        high,
+                        now,
+                        my_given,
+                        i,
+                        found,
+                        registers,
+                        parts[i],
+                    )
+                    if operation >= WEIGHTS:
+                        out[i, column] = x
     return skipped
 
 
 _INTEGERS = numba.types.Array(numba.types.int64, 1, "C", readonly=True)
 _TABLE = numba.types.Array(numba.types.int64, 2, "C", readonly=True)
-_FLOATS = numba.types.Array(numba.types.float64, 1, "C", readonly=True)
 _GIVEN = numba.types.Array(numba.types.float64, 2, "C", readonly=True)
 _BYTES = numba.types.Array(numba.types.uint8, 1, "C", readonly=True)
 _OUT = numba.types.Array(numba.types.float64, 2, "C")
 _PARTS_OUT = numba.types.Array(numba.types.int64, 2, "C")
 _SIGNATURE = numba.types.int64(
-    *(_TABLE,) * 5, _FLOATS, _BYTES, _INTEGERS, _INTEGERS, _INTEGERS, _INTEGERS, _GIVEN, _OUT, _PARTS_OUT
+    *(_TABLE,) * 5, _GIVEN, _BYTES, _INTEGERS, _INTEGERS, _INTEGERS, _INTEGERS, _GIVEN, _OUT, _PARTS_OUT
 )
 
 

@@ -21,10 +21,12 @@ from headrace.pipeline.compiled.tables import (
     OPTIONAL,
     ROW,
     SCALE,
+    SELECTED,
     SMALLEST,
     SQUARES,
     SUM,
     TYPE,
+    UINT32,
     VALUE,
 )
 
@@ -40,33 +42,15 @@ few records, is left to the evaluation that sorts them once."""
 
 
 @compiled
-def _value(raw: Bytes, at: int, kind: int) -> Any:
+def lane_value(raw: Bytes, at: int, kind: int) -> Any:
     """The value of a lane at a byte."""
     if kind == INT32:
         return load32(raw, at)
     if kind == INT64:
         return load64(raw, at)
+    if kind == UINT32:
+        return load32(raw, at) & 0xFFFFFFFF
     return np.int64(raw[at])
-
-
-@compiled
-def _keep(kind: int, row: int, interval: int, kept: Integers, x: Any, time: int, identity: int) -> None:
-    """Add an event with the value `x` to what is kept of an interval."""
-    if kind == COUNT:
-        kept[row, interval] += 1
-    elif kind == SUM:
-        kept[row, interval] += x
-    elif kind == SQUARES:
-        high, low = x >> 20, x & 0xFFFFF
-        kept[row, interval] += high * high
-        kept[row + 1, interval] += high * low
-        kept[row + 2, interval] += low * low
-    elif kind == SMALLEST:
-        kept[row, interval] = min(kept[row, interval], x)
-    elif kind == LARGEST:
-        kept[row, interval] = min(kept[row, interval], -x)
-    elif _later(time, identity, kept[row, interval], kept[row + 1, interval]):
-        kept[row, interval], kept[row + 1, interval], kept[row + 2, interval] = time, identity, x
 
 
 @compiled
@@ -76,38 +60,74 @@ def _later(time: int, identity: int, than_time: int, than_identity: int) -> Any:
 
 
 @compiled
+def _with(kind: int, x: Any, time: int, identity: int, parts: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+    """The parts of a measure with an event of the value `x` added."""
+    first, second, third = parts
+    if kind == COUNT:
+        return first + 1, second, third
+    if kind == SUM:
+        return first + x, second, third
+    if kind == SQUARES:
+        high, low = x >> 20, x & 0xFFFFF
+        return first + high * high, second + high * low, third + low * low
+    if kind == SMALLEST:
+        return min(first, x), second, third
+    if kind == LARGEST:
+        return min(first, -x), second, third
+    if _later(time, identity, first, second):
+        return time, identity, x
+    return parts
+
+
+@compiled
+def _summed(raw: Bytes, first: int, last: int, size: int, kind: int) -> int:
+    """The sum of a lane that is always there."""
+    summed = 0
+    if kind == INT32:
+        for at in range(first, last, size):
+            summed += load32(raw, at)
+    else:
+        for at in range(first, last, size):
+            summed += load64(raw, at)
+    return summed
+
+
+@compiled
 def add_run(
     lanes: Integers, measures: Integers, raw: Bytes, begin: int, end: int, size: int, interval: int, kept: Integers
 ) -> None:
     """Add records behind each other that lie in one interval to what is kept of it."""
     for m in range(len(measures)):
         kind, value, flag, row = measures[m, KIND], measures[m, VALUE], measures[m, FLAG], measures[m, ROW]
+        if kind == SELECTED:
+            continue
         if kind == COUNT and value < 0 and flag < 0:
             kept[row, interval] += (end - begin) // size
             continue
         optional = value >= 0 and lanes[value, OPTIONAL] != 0
         of = lanes[value, TYPE] if value >= 0 else BYTE
-        first = begin + (lanes[value, OFFSET] if value >= 0 else 0)
-        last = first + end - begin
+        offset = lanes[value, OFFSET] if value >= 0 else 0
         if kind == SUM and flag < 0 and not optional:
-            summed = 0
-            if of == INT32:
-                for at in range(first, last, size):
-                    summed += load32(raw, at)
-            else:
-                for at in range(first, last, size):
-                    summed += load64(raw, at)
-            kept[row, interval] += summed
+            kept[row, interval] += _summed(raw, begin + offset, end + offset, size, of)
             continue
         absent = lanes[value, ABSENT] if optional else 0
         shown = lanes[flag, OFFSET] if flag >= 0 else 0
+        three = kind in (SQUARES, LATEST)
+        parts = (
+            (kept[row, interval], kept[row + 1, interval], kept[row + 2, interval])
+            if three
+            else (kept[row, interval], 0, 0)
+        )
         for at in range(begin, end, size):
             if flag >= 0 and raw[at + shown] == 0:
                 continue
-            x = _value(raw, at + first - begin, of) if value >= 0 else 0
+            x = lane_value(raw, at + offset, of) if value >= 0 else 0
             if optional and x == absent:
                 continue
-            _keep(kind, row, interval, kept, x, load64(raw, at), load64(raw, at + 8))
+            parts = _with(kind, x, load64(raw, at), load64(raw, at + 8), parts)
+        kept[row, interval] = parts[0]
+        if three:
+            kept[row + 1, interval], kept[row + 2, interval] = parts[1], parts[2]
 
 
 @compiled
@@ -121,8 +141,22 @@ def pass_records(
     ends: Integers,
     interval: int,
     kept: Integers,
+    runs: Integers,
 ) -> int:
-    """Add the records between two bytes, in runs that lie in one interval; the interval of the last one."""
+    """Add the records between two bytes, in runs that lie in one interval; the interval of the last one.
+
+    Args:
+        lanes: of the records.
+        measures: of the windows.
+        raw: the records.
+        begin: first byte.
+        end: behind the last one.
+        size: of a record.
+        ends: last time of each interval.
+        interval: where to look first.
+        kept: of each interval.
+        runs: filled, unless it has no rows: behind a first row with their number, begin, end and interval of each.
+    """
     started, at = begin, begin
     while at < end:
         low = ends[interval - 1] if interval > 0 else LEAST
@@ -131,6 +165,10 @@ def pass_records(
             at += size
         if at > started and 0 < interval < len(ends):
             add_run(lanes, measures, raw, started, at, size, interval, kept)
+            if len(runs):
+                runs[0, 0] += 1
+                run = runs[0, 0]
+                runs[run, 0], runs[run, 1], runs[run, 2] = started, at, interval
         started = at
         if at < end:
             time = load64(raw, at)
@@ -142,19 +180,33 @@ def pass_records(
 
 
 @compiled
+def own_value(lanes: Integers, measure: Integers, given: FloatArray, event: int) -> tuple[bool, Any]:
+    """Whether an event that asks is selected itself, and its value. `given` are the lanes of all events."""
+    value, flag = measure[VALUE], measure[FLAG]
+    if flag >= 0 and given[flag, event] == 0.0:
+        return False, 0
+    if value < 0:
+        return True, 0
+    number = given[value, event]
+    if np.isnan(number):
+        return False, 0
+    x = np.int64(np.rint(number * lanes[value, SCALE]))
+    return lanes[value, OPTIONAL] == 0 or x != lanes[value, ABSENT], x
+
+
+@compiled
 def add_itself(lanes: Integers, measures: Integers, given: FloatArray, event: int, itself: int, kept: Integers) -> None:
     """Add an event that asks to what is kept of an interval of its own. `given` are the lanes of all events."""
     for m in range(len(measures)):
-        kind, value, flag = measures[m, KIND], measures[m, VALUE], measures[m, FLAG]
-        if kind == LATEST or (flag >= 0 and given[flag, event] == 0.0):
+        kind, row = measures[m, KIND], measures[m, ROW]
+        if kind in (LATEST, SELECTED):
             continue
-        x: Any = 0
-        if value >= 0:
-            number = given[value, event]
-            if lanes[value, OPTIONAL] != 0 and np.isnan(number):
-                continue
-            x = np.int64(np.rint(number * lanes[value, SCALE]))
-        _keep(kind, measures[m, ROW], itself, kept, x, 0, 0)
+        there, x = own_value(lanes, measures[m], given, event)
+        if there:
+            first, second, third = _with(kind, x, 0, 0, (kept[row, itself], 0, 0))
+            kept[row, itself] = first
+            if kind == SQUARES:
+                kept[row + 1, itself], kept[row + 2, itself] = second, third
 
 
 @compiled

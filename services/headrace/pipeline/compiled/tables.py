@@ -1,4 +1,4 @@
-"""What the machine code has to know of entities, as tables of integers, and which features it leaves to numpy."""
+"""What the machine code has to know of entities, as tables of numbers, and how what it leaves open is finished."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from headrace.pipeline.aggregations.lanes import Lane
 from headrace.pipeline.aggregations.measures import Count, Extreme, Latest, Measure, Sum, SumOfSquares
+from headrace.pipeline.aggregations.sketches import bin_values, bins, estimates
 from headrace.pipeline.events import EventColumns, FloatArray, Int64Array
 
 if TYPE_CHECKING:
@@ -17,22 +18,30 @@ if TYPE_CHECKING:
 
 # Columns of the table of entities: where its rows of the other tables begin, and behind it where they end.
 EDGES, LANES, MEASURES, FEATURES = 0, 2, 4, 6
-RECORD_BYTES, HAS_LABELS, HAS_COARSE = 8, 9, 10
+RECORD_BYTES, HAS_LABELS, HAS_COARSE, ROWS, LOOKS_AT_ALL = 8, 9, 10, 11, 12
 
 # Columns of the table of edges.
 BACK, HOP = range(2)
 
 # Columns of the table of lanes, and the types of a lane.
 OFFSET, TYPE, SCALE, OPTIONAL, ABSENT = range(5)
-BYTE, INT32, INT64 = range(3)
+BYTE, INT32, INT64, UINT32 = range(4)
 
 # Columns of the table of measures, and their kinds. A lane of -1 is none; a row is the first of what is kept of it.
 KIND, VALUE, FLAG, ROW = range(4)
-COUNT, SUM, SQUARES, SMALLEST, LARGEST, LATEST = range(6)
+COUNT, SUM, SQUARES, SMALLEST, LARGEST, LATEST, SELECTED = range(7)
 
-# Columns of the table of features, and what they are. Of RAW_PARTS the column is the first row of the parts.
-OPERATION, COLUMN, LOW, HIGH, ITSELF, FIRST, SECOND, THIRD, DIVISOR, OVER_LABELLED = range(10)
+# Columns of the table of features, and what they are. Of those that are finished by numpy (RAW_PARTS, RANK_COUNTS,
+# RANKED_VALUE) the column is the first row of the parts.
+OPERATION, COLUMN, LOW, HIGH, ITSELF, FIRST, SECOND, THIRD, DIVISOR, OVER_LABELLED, DELAY = range(11)
 COUNTED, SUMMED, AVERAGE, EXTREME, LAST, SINCE_LAST, LABEL_COUNT, LABEL_RATE, RAW_PARTS = range(9)
+RANK_COUNTS, RANKED_VALUE, WEIGHTS, WEIGHTED_MEAN = range(9, 13)
+
+# Columns of the features' table of floats.
+DEFAULT, SHARE, HALF_LIFE = range(3)
+
+RANKS = 64
+"""Parts of a distinct count: number of registers of each rank."""
 
 _OPERATIONS = {
     "count": COUNTED,
@@ -46,9 +55,13 @@ _OPERATIONS = {
     "label_count": LABEL_COUNT,
     "label_rate": LABEL_RATE,
     "label_mean": LABEL_RATE,
+    "distinct": RANK_COUNTS,
+    "quantile": RANKED_VALUE,
+    "decayed_count": WEIGHTS,
+    "decayed_mean": WEIGHTED_MEAN,
 }
-_PARTS = {SQUARES: 3, LATEST: 3}
-_TYPES = {"u1": BYTE, "<i4": INT32, "<i8": INT64}
+_ROWS = {SQUARES: 3, LATEST: 3, SELECTED: 0}
+_TYPES = {"u1": BYTE, "<i4": INT32, "<i8": INT64, "<u4": UINT32}
 
 
 @dataclass(frozen=True)
@@ -71,8 +84,7 @@ class Tables:
 
     Attributes:
         arrays: layout and rows of each entity, edges of the windows, lanes of the records, measures of the windows,
-            features, and the defaults of these.
-        left: for each entity the groups of features that are left to numpy.
+            features, and the features' floats.
         unfinished: for each entity the features whose parts alone are computed.
         parts: number of rows of these parts.
     """
@@ -83,47 +95,49 @@ class Tables:
         """
         self._sources: list[Lane] = []
         self.parts = 0
-        self.left = tuple(tuple(g for g in plan.groups if g.first.operation.name not in _OPERATIONS) for plan in plans)
         self.unfinished: list[list[Unfinished]] = []
         entities: list[list[int]] = []
         edges: list[list[int]] = []
         measures: list[list[int]] = []
         features: list[list[int]] = []
         lanes: list[list[int]] = []
-        defaults: list[float] = []
+        floats: list[list[float]] = []
         for plan in plans:
             began = [len(table) for table in (edges, lanes, measures, features)]
             edges += [list(edge) for edge in plan.edges]
-            groups = [group for group in plan.groups if group.first.operation.name in _OPERATIONS]
             self.unfinished.append([])
-            places = _places(groups)
+            places = plan.measures
             sources = list(dict.fromkeys(lane for measure in places for lane in measure.selection.lanes))
             self._sources += sources
             lanes += [_lane(plan, lane) for lane in sources]
             row = 0
             for measure in places:
                 measures.append(_measure(measure, sources, row))
-                row += _PARTS.get(measures[-1][KIND], 1)
-            for group in groups:
+                row += _ROWS.get(measures[-1][KIND], 1)
+            for group in plan.groups:
+                declared = group.first.declared
                 for at, column in enumerate(group.columns):
-                    features.append(self._feature(plan, group, at, column, places))
-                    defaults.append(group.first.declared.default)
+                    features.append(self._feature(plan, group, at, column))
+                    floats.append([declared.default, declared.share, declared.half_life])
+            looks_at_all = any(measure[KIND] == SELECTED for measure in measures[began[2] :])
             ended = [len(table) for table in (edges, lanes, measures, features)]
             rows = [number for pair in zip(began, ended, strict=True) for number in pair]
-            entities.append([*rows, plan.event_record.itemsize, plan.has_labels, plan.coarse is not None])
+            layout = [plan.event_record.itemsize, plan.has_labels, plan.coarse is not None, row, looks_at_all]
+            entities.append([*rows, *layout])
         self.arrays = (
-            _table(entities, HAS_COARSE + 1),
+            _table(entities, LOOKS_AT_ALL + 1),
             _table(edges, HOP + 1),
             _table(lanes, ABSENT + 1),
             _table(measures, ROW + 1),
-            _table(features, OVER_LABELLED + 1),
-            np.array(defaults, np.float64),
+            _table(features, DELAY + 1),
+            np.array(floats, np.float64).reshape(len(floats), HALF_LIFE + 1),
         )
 
     def given(self, events: EventColumns) -> FloatArray:
         """For each lane for each of n events the field, or what the filter says, shape (lanes, n)."""
         found = [
-            lane.values(events) if lane.field is None else events.numbers[lane.field.name] for lane in self._sources
+            lane.values(events) if lane.kind != "value" or lane.field is None else events.numbers[lane.field.name]
+            for lane in self._sources
         ]
         if len(found) == 1 and found[0].dtype == np.float64:
             return np.ascontiguousarray(found[0]).reshape(1, len(events))
@@ -139,23 +153,28 @@ class Tables:
             out: the vectors, shape (n, width).
         """
         for one in self.unfinished[entity]:
-            first = one.group.first
-            found = tuple(tuple(parts[:, rows].T) for rows in one.parts)
-            out[:, one.column] = first.operation.value(first.declared, first.scale, found, times)
+            declared, scale = one.group.first.declared, one.group.first.scale
+            if declared.operation == "distinct":
+                values = estimates(parts[:, one.parts[0]])
+            elif declared.operation == "quantile":
+                count, value = parts[:, one.parts[0]].T
+                values = np.where(count > 0, bin_values(bins(value)) / scale, declared.default)
+            else:
+                found = tuple(tuple(parts[:, rows].T) for rows in one.parts)
+                values = one.group.first.operation.value(declared, scale, found, times)
+            out[:, one.column] = values
 
-    def _feature(
-        self, plan: EntityPlan, group: FeatureGroup, at: int, column: int, places: dict[Measure, int]
-    ) -> list[int]:
+    def _feature(self, plan: EntityPlan, group: FeatureGroup, at: int, column: int) -> list[int]:
         first = group.first
         operation = _OPERATIONS[first.operation.name]
-        used = [places[measure] for measure, _ in group.measures]
+        used = [number for _, number in group.measures]
         place = plan.columns.start + column
-        if operation == RAW_PARTS:
-            slices = []
-            begin = self.parts
+        if operation in (RAW_PARTS, RANK_COUNTS, RANKED_VALUE):
+            begin, slices = self.parts, []
             for measure, _ in group.measures:
-                slices.append(slice(self.parts, self.parts + _PARTS.get(_kind(measure), 1)))
-                self.parts = slices[-1].stop
+                rows = {RANK_COUNTS: RANKS, RANKED_VALUE: 2}.get(operation, _ROWS.get(_kind(measure), 1))
+                slices.append(slice(self.parts, self.parts + rows))
+                self.parts += rows
             self.unfinished[-1].append(Unfinished(group, place, tuple(slices)))
             place = begin
         return [
@@ -167,13 +186,8 @@ class Tables:
             *(used + [-1, -1])[:3],
             first.scale,
             first.declared.over == "labelled",
+            int(group.delays[at, 0]),
         ]
-
-
-def _places(groups: Sequence[FeatureGroup]) -> dict[Measure, int]:
-    """The measures of the groups, each once, and its number."""
-    found = dict.fromkeys(measure for group in groups for measure, _ in group.measures)
-    return {measure: number for number, measure in enumerate(found)}
 
 
 def _lane(plan: EntityPlan, lane: Lane) -> list[int]:
@@ -203,7 +217,7 @@ def _kind(measure: Measure) -> int:
             return LATEST
         case Extreme():
             return SMALLEST if measure.sign > 0 else LARGEST
-    raise TypeError(f"{type(measure).__name__} is left to numpy")
+    return SELECTED
 
 
 def _table(rows: list[list[int]], columns: int) -> Int64Array:
