@@ -43,13 +43,13 @@ class Caller:
     Attributes:
         name: kind and name: "api-key:checkout", "jwt:<sub>", "certificate:<name>"; empty while access is open to all.
         permissions: granted to him here.
-        quota: name of his quota class; empty for the default one.
+        quota_rows_per_s: rows that he may ask for in a second; None for what the setting says.
         expires_s: when his credentials end, as Unix time in seconds.
     """
 
     name: str
     permissions: frozenset[Permission]
-    quota: str = ""
+    quota_rows_per_s: float | None = None
     expires_s: float = math.inf
 
     def check(self, permission: Permission) -> None:

@@ -44,7 +44,8 @@ class Grant(BaseModel):
         callers: "api-key:NAME", "jwt:SUBJECT", "certificate:NAME", "role:ROLE", or "*" for everyone who is known.
         pipelines: deployed names, where "*" stands for any text.
         permissions: what they may do.
-        quota: name of their quota class; the first grant that names one counts.
+        quota_rows_per_s: rows that each of them may ask of a gateway process in a second, instead of the setting's;
+            the first grant that has one counts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +53,7 @@ class Grant(BaseModel):
     callers: tuple[CallerPattern, ...] = Field(min_length=1)
     pipelines: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     permissions: tuple[Permission, ...] = Field(min_length=1)
-    quota: str = ""
+    quota_rows_per_s: float | None = Field(default=None, gt=0, le=1e9)
 
 
 class Grants:
@@ -60,22 +61,22 @@ class Grants:
 
     def __init__(self, grants: Sequence[Grant]) -> None:
         self._permissions: dict[str, frozenset[Permission]] = {}
-        self._quotas: dict[str, tuple[int, str]] = {}
+        self._quotas: dict[str, tuple[int, float]] = {}
         for place, grant in enumerate(grants):
             for caller in grant.callers:
                 self._permissions[caller] = self._permissions.get(caller, frozenset()) | frozenset(grant.permissions)
-                if grant.quota:
-                    self._quotas.setdefault(caller, (place, grant.quota))
+                if grant.quota_rows_per_s is not None:
+                    self._quotas.setdefault(caller, (place, grant.quota_rows_per_s))
 
-    def of(self, principals: Sequence[str]) -> tuple[frozenset[Permission], str]:
-        """Permissions and quota class of whoever has these names and roles; none where nothing is granted."""
+    def of(self, principals: Sequence[str]) -> tuple[frozenset[Permission], float | None]:
+        """Permissions and quota of whoever has these names and roles; none where nothing is granted."""
         permissions: frozenset[Permission] = frozenset()
         quotas = []
         for principal in (*principals, ANY):
             permissions |= self._permissions.get(principal, frozenset())
             if principal in self._quotas:
                 quotas.append(self._quotas[principal])
-        return permissions, min(quotas)[1] if quotas else ""
+        return permissions, min(quotas)[1] if quotas else None
 
 
 class Policy(BaseModel):

@@ -57,21 +57,23 @@ class ClientQuotas:
         """Callers remembered."""
         return len(self._buckets)
 
-    def take(self, caller: str, rows: int) -> float:
+    def take(self, caller: str, rows: int, rows_per_s: float | None = None) -> float:
         """Take rows out of a caller's bucket.
 
         Args:
             caller: its name.
             rows: how many.
+            rows_per_s: that this caller may ask for; None for what all may.
 
         Returns:
             0 where it had them; else nothing was taken, and it will have them in so many seconds.
         """
-        if not self._rows_per_s:
+        rate = self._rows_per_s if rows_per_s is None else rows_per_s
+        if not rate:
             return 0.0
         now = self._clock()
         tokens, since = self._buckets.pop(caller, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - since) * self._rows_per_s)
+        tokens = min(self._burst, tokens + (now - since) * rate)
         needed = min(float(rows), self._burst)
         # What is owed by rounding is no reason to wait.
         missing = needed - tokens - 1e-9
@@ -80,7 +82,7 @@ class ClientQuotas:
         self._buckets[caller] = (tokens, now)
         if len(self._buckets) > self._max_callers:
             self._buckets.popitem(last=False)
-        return max(0.0, missing / self._rows_per_s)
+        return max(0.0, missing / rate)
 
 
 class Admission:
@@ -160,19 +162,26 @@ class Admission:
         self._period_s += max(GAIN, 1 / self._batches) * (busy_s - self._period_s)
         self._judge(now, waited_s)
 
-    def admit(self, rows: int, caller: str = "", priority: Priority = Priority.INTERACTIVE) -> None:
+    def admit(
+        self,
+        rows: int,
+        caller: str = "",
+        priority: Priority = Priority.INTERACTIVE,
+        rows_per_s: float | None = None,
+    ) -> None:
         """Let a request in.
 
         Args:
             rows: of the request.
             caller: its name, "" where that is not known: all of those share one quota.
             priority: STREAM is refused before INTERACTIVE.
+            rows_per_s: quota of this caller; None for what all have.
 
         Raises:
             OverloadedError: not now; it carries when it is worth trying again.
         """
         if self._quotas is not None:
-            short_s = self._quotas.take(caller, rows)
+            short_s = self._quotas.take(caller, rows, rows_per_s)
             if short_s > 0:
                 raise OverloadedError(f"{caller or 'this caller'} has used up its quota of rows", short_s)
         now = self._clock()

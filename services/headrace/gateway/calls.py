@@ -151,7 +151,8 @@ class Calls:
 
     def _admit(self, rows: int, context: CallContext) -> None:
         # Before anything else is done for it: when there is too much, a refusal must cost little.
-        self._admission.admit(rows, context.caller.name, _priority(context.channel))
+        caller = context.caller
+        self._admission.admit(rows, caller.name, _priority(context.channel), caller.quota_rows_per_s)
 
     def _enqueue(self, request: ScoringRequest) -> asyncio.Future[Answer | GatewayError]:
         if not request.features_only:

@@ -24,13 +24,13 @@ POLICY = b"""
 callers = ["api-key:checkout", "jwt:checkout"]
 pipelines = ["fraud"]
 permissions = ["predict", "ingest"]
-quota = "interactive"
+quota_rows_per_s = 100
 
 [[grants]]
 callers = ["role:analyst"]
 pipelines = ["fraud*"]
 permissions = ["features"]
-quota = "batch"
+quota_rows_per_s = 7.5
 
 [[grants]]
 callers = ["certificate:spiffe://mesh/ops"]
@@ -158,7 +158,8 @@ def test_names_of_keys_that_are_not_allowed(name: str) -> None:
         (POLICY.replace(b'"ingest"', b'"ingestion"'), r"grants.0.permissions.1: .*'predict'"),
         (POLICY.replace(b'"role:analyst"', b'"analyst"'), "grants.1.callers.0"),
         (POLICY.replace(b'"role:analyst"', b'"role:"'), "grants.1.callers.0"),
-        (POLICY.replace(b"quota", b"quotas"), "grants.0.quotas"),
+        (POLICY.replace(b"quota_rows", b"rows"), "grants.0.rows_per_s"),
+        (POLICY.replace(b"= 100", b"= 0"), "grants.0.quota_rows_per_s"),
         (POLICY.replace(b'["public"]', b"[]"), "grants.3.pipelines"),
     ],
 )
@@ -167,23 +168,23 @@ def test_policies_that_are_not_fit(content: bytes, said: str) -> None:
         Policy.parse(content)
 
 
-def granted(deployed: str, *principals: str) -> tuple[set[Permission], str]:
+def granted(deployed: str, *principals: str) -> tuple[set[Permission], float | None]:
     permissions, quota = Policy.parse(POLICY).on(deployed).of(principals)
     return set(permissions), quota
 
 
 def test_what_nobody_granted_is_denied() -> None:
-    assert granted("fraud", "api-key:checkout") == ({Permission.PREDICT, Permission.INGEST}, "interactive")
-    assert granted("fraud", "api-key:checkout2") == (set(), "")
+    assert granted("fraud", "api-key:checkout") == ({Permission.PREDICT, Permission.INGEST}, 100)
+    assert granted("fraud", "api-key:checkout2") == (set(), None)
     # A name of one kind is not the same name of another.
-    assert granted("fraud", "certificate:checkout") == (set(), "")
-    assert granted("fraud", "role:checkout") == (set(), "")
-    assert granted("fraud", "jwt:x", "role:analyst") == ({Permission.FEATURES}, "batch")
+    assert granted("fraud", "certificate:checkout") == (set(), None)
+    assert granted("fraud", "role:checkout") == (set(), None)
+    assert granted("fraud", "jwt:x", "role:analyst") == ({Permission.FEATURES}, 7.5)
     all_of_both = {Permission.PREDICT, Permission.INGEST, Permission.FEATURES}
-    assert granted("fraud", "jwt:checkout", "role:analyst") == (all_of_both, "interactive")
-    assert granted("fraud-eu", "api-key:checkout", "role:analyst") == ({Permission.FEATURES}, "batch")
-    assert granted("public", "jwt:anyone") == ({Permission.PREDICT}, "")
-    assert granted("other", "certificate:spiffe://mesh/ops") == ({Permission.ADMIN}, "")
+    assert granted("fraud", "jwt:checkout", "role:analyst") == (all_of_both, 100)
+    assert granted("fraud-eu", "api-key:checkout", "role:analyst") == ({Permission.FEATURES}, 7.5)
+    assert granted("public", "jwt:anyone") == ({Permission.PREDICT}, None)
+    assert granted("other", "certificate:spiffe://mesh/ops") == ({Permission.ADMIN}, None)
 
 
 @given(
@@ -213,7 +214,7 @@ def test_a_caller_is_known_by_one_thing() -> None:
     through = made.caller(Credentials("Bearer checkout", certificate=("spiffe://mesh/ops",)))
     assert through.name == "jwt:checkout"
     assert through.permissions == {Permission.PREDICT, Permission.INGEST}
-    assert through.quota == "interactive"
+    assert through.quota_rows_per_s == 100
     assert why(made, Credentials()) == "no_credentials"
     assert why(made, Credentials("Bearer checkout", key.key)) == "several_credentials"
     assert why(made, Credentials("Basic Y2hlY2tvdXQ6")) == "no_bearer"

@@ -197,6 +197,20 @@ def test_a_request_larger_than_the_burst_passes_when_the_bucket_is_full_and_is_p
     assert quotas.take("a", 50) == 0
 
 
+def test_a_caller_may_have_a_quota_of_its_own() -> None:
+    now = [0.0]
+    quotas = ClientQuotas(0, 50, 10, lambda: now[0])
+    assert quotas.take("anyone", 10_000) == 0
+    assert quotas.take("batch", 50, 10) == 0
+    assert quotas.take("batch", 5, 10) == pytest.approx(0.5)
+    now[0] = 0.5
+    assert quotas.take("batch", 5, 10) == 0
+    admission = Admission(lambda: 0, lambda: 0.0, lambda: now[0], target_s=1, interval_s=1, quotas=quotas)
+    with pytest.raises(OverloadedError, match="batch has used up its quota"):
+        admission.admit(5, "batch", rows_per_s=10)
+    admission.admit(5, "anyone")
+
+
 def test_without_a_quota_nobody_is_remembered() -> None:
     quotas = ClientQuotas(0, 50, 10, lambda: 0.0)
     assert quotas.take("a", 10**9) == 0
