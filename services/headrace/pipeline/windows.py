@@ -6,7 +6,7 @@ binary search, each distinct edge once, and every measure of it is shared by the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from headrace.pipeline.one_event import evaluate_one, is_short
 from headrace.pipeline.sorted_logs import Positions, SortedLog, Span
 from headrace.pipeline.state import EntityPlan, FeatureGroup, FeaturePlan
 
-__all__ = ["EntityState", "SortedLog", "evaluate", "feature_vectors", "vector_steps"]
+__all__ = ["EntityState", "SortedLog", "evaluate", "feature_vectors"]
 
 MOST_EXPANDED = 1 << 22
 """Records that the windows of one evaluation may hold together where each must be looked at; beyond it the events are
@@ -53,38 +53,14 @@ def feature_vectors(plan: FeaturePlan, events: EventColumns, states: Sequence[En
         states: one per entity of the plan.
     """
     out = np.empty((len(events), plan.width))
-    for _ in vector_steps(plan, events, states, out):
-        pass
+    plan.on_demand_values(events, out)
+    for entity, state in zip(plan.entities, states, strict=True):
+        evaluate(entity, events, state, out[:, entity.columns])
+    plan.derived_values(out)
     return out
 
 
-def vector_steps(
-    plan: FeaturePlan, events: EventColumns, states: Iterable[EntityState], out: FloatArray
-) -> Iterator[None]:
-    """The same step by step, for a caller that has other work to see to in between.
-
-    Args:
-        plan: the compiled pipeline.
-        events: the events.
-        states: one per entity of the plan; each is asked for in a step of its own.
-        out: filled when the last step is done, shape (n, width).
-    """
-    plan.on_demand_values(events, out)
-    yield
-    for entity, state in zip(plan.entities, states, strict=True):
-        yield
-        evaluate(entity, events, state, out[:, entity.columns])
-        yield
-    plan.derived_values(out)
-
-
-def evaluate(
-    plan: EntityPlan,
-    events: EventColumns,
-    state: EntityState,
-    out: FloatArray,
-    groups: Sequence[FeatureGroup] | None = None,
-) -> None:
+def evaluate(plan: EntityPlan, events: EventColumns, state: EntityState, out: FloatArray) -> None:
     """Fill the columns of one entity.
 
     Args:
@@ -92,21 +68,19 @@ def evaluate(
         events: n events.
         state: what is known of their keys.
         out: the entity's columns of the vectors, shape (n, aggregations).
-        groups: those of its features that are wanted; None for all.
     """
-    if groups is None:
-        groups = plan.groups
-        if len(events) == 1 and is_short(state.events) and is_short(state.labels):
-            groups = evaluate_one(plan, events, state.events, state.labels, out)
-            if not groups:
-                return
+    groups: Sequence[FeatureGroup] = plan.groups
+    if len(events) == 1 and is_short(state.events) and is_short(state.labels):
+        groups = evaluate_one(plan, events, state.events, state.labels, out)
+        if not groups:
+            return
     windows = _Windows(plan, events, state)
     if len(events) > 1 and windows.expanded() > MOST_EXPANDED:
         middle = len(events) // 2
         for half in (slice(0, middle), slice(middle, len(events))):
             rows = np.arange(len(events))[half]
             part = EntityState(state.slots[half], state.events, state.labels)
-            evaluate(plan, events.take(rows), part, out[half], groups)
+            evaluate(plan, events.take(rows), part, out[half])
         return
     for group in groups:
         first = group.first
