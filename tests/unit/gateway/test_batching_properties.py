@@ -279,8 +279,10 @@ def test_what_cannot_come_in_time_is_refused_at_once_and_only_then() -> None:
         tasks = [asyncio.create_task(batches.submit("a", (i, 1, None), 1)) for i in range(20)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        asked = loop.time()
         with pytest.raises(ExpiredError):
             await batches.submit("a", (1, 1, None), 1, loop.time() + 45 * MS)
+        assert loop.time() == asked
         assert await batches.submit("a", (1, 1, None), 1, loop.time() + 80 * MS) == (1, 1)
         await asyncio.wait(tasks)
 
