@@ -36,11 +36,14 @@ def _serve() -> None:
 
 def _watch() -> None:
     # The one that watches needs nothing of what serves.
+    from headrace.gateway.access_door import Door
     from headrace.gateway.process_group import ProcessGroup
 
     groups: list[ProcessGroup] = []
 
     def build(settings: GatewaySettings, health: Health) -> ProcessGroup:
+        # What would end each process is said once, before any of them is started.
+        Door(settings, "", settings.hosts)
         groups.append(ProcessGroup(settings, health))
         return groups[0]
 

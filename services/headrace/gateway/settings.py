@@ -143,3 +143,8 @@ class GatewaySettings(DoorSettings):
 
     spool_ship_ms: float = Field(default=20.0, ge=0, le=10_000)
     """How long an answer may wait for others before it is shipped to Kafka, in milliseconds."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All addresses that calls come to."""
+        return (self.grpc_host,) if self.http_port is None else (self.grpc_host, self.http_host)

@@ -25,6 +25,11 @@ def test_every_address_is_looked_at() -> None:
         Door(GatewaySettings(allow_insecure=True), "fraud", hosts)
 
 
+def test_the_address_of_http_counts_where_it_is_served() -> None:
+    assert GatewaySettings(grpc_host="::1", http_host="0.0.0.0").hosts == ("::1",)
+    assert GatewaySettings(grpc_host="::1", http_host="0.0.0.0", http_port=0).hosts == ("::1", "0.0.0.0")
+
+
 def test_a_guarded_door_may_be_anywhere(tmp_path: Path) -> None:
     authority = Authority.create("authority")
     certificate, key = authority.server().write(tmp_path, "server")
