@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from headrace.client import AsyncPredictionClient, Connection, EventInput, Tls
 from headrace.v1.event_pb2 import Event
-from headrace.v1.prediction_pb2 import ROLE_ANSWER
+from headrace.v1.prediction_pb2 import ROLE_ANSWER, Prediction
 from tests.certificates import Authority
-from tests.integration.gateway.deployment import START_US, Deployment, free_port
+from tests.integration.gateway.deployment import START_US, Deployment, eventually, free_port
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -113,8 +113,13 @@ async def test_every_event_is_answered_once_though_its_gateway_dies(deployment: 
     assert tokens > 1
     # A call that was answered by the process that died, and sent again, has the first answer again.
     assert set(map(len, answers.values())) == {1}
-    logged = await deployment.predicted(len(answers))
-    assert {ids[0] for ids in answers.values()} <= {one.prediction_id for one in logged}
+    logged: list[Prediction] = []
+
+    async def all_logged() -> bool:
+        logged[:] = await deployment.predictions()
+        return {ids[0] for ids in answers.values()} <= {one.prediction_id for one in logged}
+
+    await eventually(all_logged, "every answer in the log")
     assert Counter(one.event_id for one in logged if one.role == ROLE_ANSWER) == Counter(answers.keys())
     ingested = [Event.FromString(one.value) for one in await deployment.records(deployment.topics.events)]
     assert Counter(one.event_id for one in ingested) == Counter(one for one in answers if one.startswith("u"))
