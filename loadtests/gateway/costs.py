@@ -17,6 +17,7 @@ from loadtests.gateway.calling import OPEN, PREDICT, Access, call_by_own_client
 from loadtests.gateway.deployment import Deployment, Gateway
 from loadtests.gateway.door import with_api_key, with_tls, with_token
 from loadtests.gateway.parts import Bench, part
+from loadtests.gateway.report import Cost
 from loadtests.gateway.requests import serialized
 from loadtests.machine import cpu_seconds
 from loadtests.processes import Process, listening, module, running
@@ -73,7 +74,6 @@ class Measured:
 async def costs(bench: Bench) -> list[Figure]:
     """Measure; see the module."""
     deployed, sizes = await bench.deployed(), Sizes.of(bench.options)
-    figures: list[Figure] = []
     (port,) = free_ports(1)
     sink = module("loadtests.controls.otlp_sink", port)
     directory = deployed.servers.directory
@@ -82,11 +82,11 @@ async def costs(bench: Bench) -> list[Figure]:
         async with deployed.serving("costs") as default:
             await deployed.check(default)
             for variant in variants(deployed, port):
-                figures += await _beside(deployed, default, variant, sizes)
+                bench.costs.append(await _beside(deployed, default, variant, sizes))
     spans = _spans(collector)
     if not spans:
         bench.note("No span reached the collector: the figure of tracing is not one.")
-    return figures
+    return [one for cost in bench.costs for one in _figures(cost)]
 
 
 def variants(deployed: Deployment, collector_port: int) -> Sequence[Variant]:
@@ -109,7 +109,7 @@ def variants(deployed: Deployment, collector_port: int) -> Sequence[Variant]:
     )
 
 
-async def _beside(deployed: Deployment, default: Gateway, variant: Variant, sizes: Sizes) -> list[Figure]:
+async def _beside(deployed: Deployment, default: Gateway, variant: Variant, sizes: Sizes) -> Cost:
     """The option and the default in turns."""
     plain = Variant("default")
     async with AsyncExitStack() as stack:
@@ -125,21 +125,20 @@ async def _beside(deployed: Deployment, default: Gateway, variant: Variant, size
             for (_, _, into), found in zip(pairs, pilots, strict=True):
                 into.add(*found)
     without, with_it = pairs[0][2], pairs[1][2]
-    name = f"Predict with {variant.name}"
+    return Cost(
+        variant.name,
+        statistics.median(with_it.rates),
+        statistics.median(without.rates),
+        statistics.median(with_it.cpu_us),
+        statistics.median(without.cpu_us),
+    )
+
+
+def _figures(cost: Cost) -> list[Figure]:
+    name, rate, cpu = f"Predict with {cost.option}", cost.rate_without, cost.cpu_us_without
     return [
-        figure(
-            f"{name}: rate",
-            statistics.median(with_it.rates),
-            "calls/s",
-            control=("default", statistics.median(without.rates)),
-        ),
-        figure(
-            f"{name}: CPU of the gateway per call",
-            statistics.median(with_it.cpu_us),
-            "µs",
-            better="lower",
-            control=("default", statistics.median(without.cpu_us)),
-        ),
+        figure(f"{name}: rate", cost.rate, "calls/s", control=("default", rate)),
+        figure(f"{name}: CPU of the gateway per call", cost.cpu_us, "µs", better="lower", control=("default", cpu)),
     ]
 
 

@@ -14,7 +14,7 @@ from loadtests.gateway.arguments import Options, parse
 from loadtests.gateway.cores import bench_cores
 from loadtests.gateway.curves import Curve
 from loadtests.gateway.deployment import Deployment, deployment
-from loadtests.gateway.report import page
+from loadtests.gateway.report import Cost, page
 from loadtests.servers import BENCH
 
 PACKAGES = ("grpcio", "tritonclient", "aiokafka", "redis", "protobuf", "numpy", "uvloop")
@@ -26,6 +26,7 @@ class Bench:
     Attributes:
         options: of the run.
         curves: latencies against the load, for the report.
+        costs: of options, for the report.
         notes: what a reader has to know beside the figures, for the report.
     """
 
@@ -36,6 +37,7 @@ class Bench:
         """
         self.options = options
         self.curves: list[Curve] = []
+        self.costs: list[Cost] = []
         self.notes: list[str] = []
         self._stack = stack
         self._deployment: Deployment | None = None
@@ -68,7 +70,7 @@ def run(area: str, measures: Mapping[str, Measure], options: Options) -> int:
         shared = Bench(options, stack)
         parts = {name: partial(measure, shared) for name, measure in measures.items()}
         status = bench.run(area, parts, packages=PACKAGES, controls=False)
-    if shared.curves or shared.notes:
+    if status == 0 and (shared.curves or shared.costs):
         _write_page(area, shared)
     return status
 
@@ -77,6 +79,6 @@ def _write_page(area: str, shared: Bench) -> None:
     """Write the report as a page, `.run/bench/<area>.html`, from what the run has written."""
     found = [Figure(**row) for row in json.loads((BENCH / f"{area}.json").read_text(encoding="utf-8"))]
     text, _, _ = (BENCH / f"{area}.txt").read_text(encoding="utf-8").partition("\n\n")
-    content = page(text.splitlines(), found, shared.curves, shared.notes)
+    content = page(text.splitlines(), found, shared.curves, shared.costs, shared.notes)
     (BENCH / f"{area}.html").write_text(content, encoding="utf-8")
     print(f"written: .run/bench/{area}.html", flush=True)

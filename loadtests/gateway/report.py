@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 from loadtests.figures import COLUMNS, Figure, cells, number
@@ -24,16 +25,56 @@ LATENCY_NOTE = (
     "rate by the same client. Triton alone and MLServer answer the bare model: they get the features ready, and "
     "read, decide and log nothing."
 )
+COST_HEADS = ("with", "calls/s", "calls/s without", "rate kept", "CPU of the gateway, µs a call", "without", "added")
+COST_NOTE = "One gateway with the option and one without, called in turns by the same client, as many calls under way."
+    "A gateway with the option and one without, called in turns by the same client with as many calls under way."
+)
 _NUMBERS = {COLUMNS.index(name) for name in ("value", "control value", "ratio")}
 
 
-def page(machine: Sequence[str], figures: Sequence[Figure], curves: Sequence[Curve], notes: Sequence[str] = ()) -> str:
+@dataclass(frozen=True)
+class Cost:
+    """What an option costs.
+
+    Attributes:
+        option: its name.
+        rate, rate_without: calls a second with it and without it.
+        cpu_us, cpu_us_without: CPU time of the gateway per call, in microseconds.
+    """
+
+    option: str
+    rate: float
+    rate_without: float
+    cpu_us: float
+    cpu_us_without: float
+
+    def cells(self) -> tuple[str, ...]:
+        """As text, in the order of `COST_HEADS`."""
+        return (
+            self.option,
+            number(self.rate),
+            number(self.rate_without),
+            f"{self.rate / self.rate_without:.0%}",
+            number(self.cpu_us),
+            number(self.cpu_us_without),
+            f"{self.cpu_us - self.cpu_us_without:+.1f}",
+        )
+
+
+def page(
+    machine: Sequence[str],
+    figures: Sequence[Figure],
+    curves: Sequence[Curve],
+    costs: Sequence[Cost] = (),
+    notes: Sequence[str] = (),
+) -> str:
     """The page.
 
     Args:
         machine: lines that say where and when it was measured.
         figures: all of them.
         curves: latencies against the load; none leaves the picture out.
+        costs: of options; none leaves their table out.
         notes: what the reader has to know beside.
     """
     parts = [
@@ -51,6 +92,8 @@ def page(machine: Sequence[str], figures: Sequence[Figure], curves: Sequence[Cur
             draw(curves),
             _latencies(curves),
         ]
+    if costs:
+        parts += ["<h2>Cost of each option</h2>", f'<p class="note">{escape(COST_NOTE)}</p>', _costs(costs)]
     return "\n".join([*parts, "</body></html>"]) + "\n"
 
 
@@ -60,6 +103,10 @@ def _figures(figures: Sequence[Figure]) -> str:
         for one in figures
     ]
     return _table(COLUMNS, rows)
+
+
+def _costs(costs: Sequence[Cost]) -> str:
+    return _table(COST_HEADS, [("", [(text, at > 0) for at, text in enumerate(one.cells())]) for one in costs])
 
 
 def _latencies(curves: Sequence[Curve]) -> str:

@@ -10,7 +10,7 @@ from loadtests.figures import figure
 from loadtests.gateway.curves import Curve, draw
 from loadtests.gateway.memory_growth import Sample, growth
 from loadtests.gateway.open_loop import PERCENTILES, Latencies
-from loadtests.gateway.report import page
+from loadtests.gateway.report import Cost, page
 
 SVG = "{http://www.w3.org/2000/svg}"
 POINTS = [Latencies(load, load, 0.0, (load / 100, load / 50, load / 20, load / 10)) for load in (500.0, 2500.0, 5000.0)]
@@ -44,7 +44,11 @@ def test_the_page_has_figures_latencies_and_notes() -> None:
         figure("Predict: top rate", 6000.0, "calls/s", control=("echo", 10_000.0), least_ratio=0.7),
         figure("memory", 300.0, "MiB", better="lower"),
     ]
-    text = page(["machine: one & only"], figures, CURVES, ["MLServer is left out."])
+    costs = [Cost("TLS", 4000.0, 5000.0, 150.0, 120.0)]
+    text = page(["machine: one & only"], figures, CURVES, costs, ["MLServer is left out."])
+    assert "<td>TLS</td><td class=number>4,000</td>" in text
+    assert "<td class=number>80%</td>" in text
+    assert "<td class=number>+30.0</td>" in text
     assert "machine: one &amp; only" in text
     assert "<tr class='missed'><td>Predict: top rate</td><td class=number>6,000</td>" in text
     assert "MLServer is left out." in text
