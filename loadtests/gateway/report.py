@@ -27,8 +27,6 @@ LATENCY_NOTE = (
 )
 COST_HEADS = ("with", "calls/s", "calls/s without", "rate kept", "CPU of the gateway, µs a call", "without", "added")
 COST_NOTE = "One gateway with the option and one without, called in turns by the same client, as many calls under way."
-    "A gateway with the option and one without, called in turns by the same client with as many calls under way."
-)
 _NUMBERS = {COLUMNS.index(name) for name in ("value", "control value", "ratio")}
 
 
