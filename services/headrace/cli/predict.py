@@ -83,9 +83,7 @@ def predict(
     try:
         if source:
             if fields or event_id or time_text or features_only:
-                raise UserError(
-                    "--input takes the events from a file: FIELD, --event-id, --time and --features-only do not"
-                )
+                raise UserError("--input does not go with FIELD, --event-id, --time and --features-only")
             through = stream if stream is not None else source == STANDARD_INPUT
             columns = (id_column, time_column)
             _many(client, source, format_of(source, form or ""), columns, through, output, shown, asked)
