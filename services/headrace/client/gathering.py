@@ -170,7 +170,9 @@ def single_responses(answer: PredictBatchResponse, rows: int) -> list[PredictRes
         answer.model_version_index,
         answer.untrained,
     )
-    if any(len(column) != rows for column in columns) or len(answer.features) != rows * width:
+    versions = range(len(answer.model_versions))
+    whole = all(len(column) == rows for column in columns) and len(answer.features) == rows * width
+    if not whole or not all(index in versions for index in answer.model_version_index):
         raise ValueError(f"the gateway's answer is not one for {rows} events")
     return [
         PredictResponse(

@@ -18,7 +18,7 @@ REPEAT_S = 0.1
 """When to send an event again that was refused without saying when, in seconds."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Entry:
     request: PredictRequest
     deadline: Deadline

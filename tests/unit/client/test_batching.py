@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from headrace.client import AsyncPredictionClient, CallError, Deadline, EventInput, PredictionClient
 from headrace.client.calls import shape_of
-from headrace.client.gathering import Batch, Gathering, Waiting, blamed
+from headrace.client.gathering import Batch, Gathering, Waiting, blamed, single_responses
 from headrace.client.violations import Violation
 from headrace.gateway.errors import InvalidRequestError
 from headrace.gateway.errors import Violation as Fault
@@ -208,6 +208,37 @@ def test_every_event_goes_once_with_its_like(
     for kind in {one[:2] for one in events}:
         of_kind = [i for i in sent if events[i][:2] == kind]
         assert of_kind == sorted(of_kind)
+
+
+def test_an_answer_for_other_events_is_refused() -> None:
+    answer = PredictBatchResponse(
+        event_ids=["a"],
+        prediction_ids=["p"],
+        scores=[0.5],
+        decisions=["accept"],
+        routes=[1],  # type: ignore[list-item]
+        roles=[1],  # type: ignore[list-item]
+        model_versions=["7"],
+        model_version_index=[0],
+        untrained=[False],
+        features=[1.0, 2.0],
+        feature_names=["x", "y"],
+    )
+    (one,) = single_responses(answer, 1)
+    assert (one.event_id, one.model_version, list(one.features)) == ("a", "7", [1.0, 2.0])
+    for wrong in (
+        PredictBatchResponse(),
+        PredictBatchResponse(event_ids=["a"]),
+        PredictBatchResponse(features=[1.0]),
+        PredictBatchResponse(model_version_index=[1]),
+    ):
+        other = PredictBatchResponse()
+        other.CopyFrom(answer)
+        other.MergeFrom(wrong)
+        if wrong.model_version_index:
+            other.model_version_index[:] = [1]
+        with pytest.raises(ValueError, match="not one for"):
+            single_responses(other, 1 if wrong.ByteSize() else 2)
 
 
 def test_blame_is_put_where_the_gateway_puts_it() -> None:
