@@ -71,4 +71,7 @@ def _stamp(name: str) -> Path:
 
 if __name__ == "__main__":
     for wanted in sys.argv[1:] or [BENCH]:
-        install(wanted)
+        try:
+            install(wanted)
+        except subprocess.CalledProcessError as error:
+            raise SystemExit(f"{wanted} cannot be installed: pip ended with {error.returncode}") from None
