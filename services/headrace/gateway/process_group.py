@@ -115,6 +115,10 @@ class ProcessGroup:
     async def stop(self, deadline: Deadline) -> None:
         """End what is left, and give the port back."""
         self._stopping = True
+        # After a failure nothing has been drained.
+        for worker in self._workers:
+            worker.stop()
+        await _ended(self._workers, deadline.remaining() * 0.8)
         for worker in self._workers:
             if worker.status is None:
                 self._log.critical("gateway process killed: it did not stop in time", process=worker.name)
