@@ -9,6 +9,7 @@ What a plan has to say comes in tables of integers, so that there is one machine
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -256,8 +257,12 @@ def load(folder: Path | None) -> Callable[..., int]:
     version = hashlib.blake2b(b"".join(path.read_bytes() for path in sorted(here.glob("*.py"))), digest_size=8)
     for place in (here / "__pycache__", folder):
         if place is not None and _writable(place):
-            config.CACHE_DIR = str(place / f"machine-code-{version.hexdigest()}")  # type: ignore[attr-defined]
-            return cast("Callable[..., int]", numba.njit(_SIGNATURE, error_model="numpy", cache=True)(evaluate))
+            kept = place / f"machine-code-{version.hexdigest()}"
+            config.CACHE_DIR = str(kept)  # type: ignore[attr-defined]
+            # Of processes that start together one makes it, and the others find it made.
+            with kept.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                return cast("Callable[..., int]", numba.njit(_SIGNATURE, error_model="numpy", cache=True)(evaluate))
     return cast("Callable[..., int]", numba.njit(_SIGNATURE, error_model="numpy")(evaluate))
 
 
