@@ -50,14 +50,17 @@ class PrivateTriton:
         return answers(self._ports.triton_http)
 
     def suspend(self) -> None:
-        """SIGSTOP: its connections stay open, and nothing answers."""
+        """SIGSTOP: its connections stay open, and nothing answers.
+
+        The server alone: its Python backend may crash when its own processes were suspended too.
+        """
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        os.kill(self._process.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         """SIGCONT."""
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGCONT)
+        os.kill(self._process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """kill -9 it, its backend processes with it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
@@ -28,6 +29,8 @@ _SERVICE = "/inference.GRPCInferenceService/"
 _AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 # Requests differ in the model and the number of rows; beyond so many of them all are made anew.
 _KEPT_PREFIXES = 4096
+# How much longer than anybody waits a call may stay open, in seconds.
+_LEFT_S = 30.0
 # Field 7, raw_input_contents, as a length-delimited field.
 _RAW_INPUT_TAG = b"\x3a"
 
@@ -78,8 +81,8 @@ class TritonServer:
         self._config: Any = self._method("ModelConfig", service_pb2.ModelConfigResponse)
         self._statistics: Any = self._method("ModelStatistics", service_pb2.ModelStatisticsResponse)
         self._prefixes: dict[tuple[str, int, int], bytes] = {}
-        self._calls: set[Any] = set()
-        self._aborted: set[Any] = set()
+        self._loop = asyncio.get_running_loop()
+        self._waiting: set[asyncio.Future[None]] = set()
 
     def _method(self, name: str, answer: Any) -> Any:
         return self._channel.unary_unary(
@@ -104,20 +107,21 @@ class TritonServer:
         """
         rows, width = features.shape
         prefix = self._prefixes.get((model, rows, width)) or self._prefix(model, rows, width)
-        call = self._infer(prefix + features.tobytes(), timeout=timeout_s)
-        self._calls.add(call)
+        call = self._infer(prefix + features.tobytes(), timeout=timeout_s + _LEFT_S)
+        answered: asyncio.Future[None] = self._loop.create_future()
+        # Not gRPC's own deadline, and no cancellation: before 25.01 Triton may crash over a request that was cancelled.
+        # Who gives up leaves the call, which ends with its answer or with the connection.
+        call.add_done_callback(partial(_settle, answered))
+        timer = self._loop.call_later(timeout_s, self._expire, answered, timeout_s)
+        self._waiting.add(answered)
         try:
+            await answered
             content = await call
         except grpc.aio.AioRpcError as error:
             raise _translated(error, self.url, timeout_s) from None
-        except asyncio.CancelledError:
-            # Cancelled by `abort`, and not the caller's task.
-            if call in self._aborted and not _is_cancelled():
-                raise TritonAwayError(f"Triton at {self.url}: given up, as it does not answer others") from None
-            raise
         finally:
-            self._calls.discard(call)
-            self._aborted.discard(call)
+            timer.cancel()
+            self._waiting.discard(answered)
         # Named here, as the answer does not say more than that it is what was asked for.
         raw = service_pb2.ModelInferResponse.FromString(content).raw_output_contents
         if len(raw) != 1 or len(raw[0]) != 4 * rows:
@@ -141,9 +145,13 @@ class TritonServer:
 
     def abort(self) -> None:
         """Give up the calls under way: each raises `TritonAwayError` for its caller at once."""
-        for call in list(self._calls):
-            self._aborted.add(call)
-            call.cancel()
+        for answered in self._waiting:
+            if not answered.done():
+                answered.set_exception(TritonAwayError(f"Triton at {self.url}: given up, as it does not answer others"))
+
+    def _expire(self, answered: asyncio.Future[None], timeout_s: float) -> None:
+        if not answered.done():
+            answered.set_exception(TritonTimeoutError(f"Triton at {self.url} did not answer within {timeout_s:.3g} s"))
 
     async def is_ready(self, timeout_s: float) -> bool:
         """Whether the server says that it serves."""
@@ -198,9 +206,9 @@ class TritonServer:
             raise _translated(error, self.url, timeout_s) from None
 
 
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _settle(answered: asyncio.Future[None], _: Any) -> None:
+    if not answered.done():
+        answered.set_result(None)
 
 
 def _channel_options(keepalive_s: float) -> list[tuple[str, int]]:
