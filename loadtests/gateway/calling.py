@@ -126,7 +126,7 @@ class Caller:
         """Each request once, so many at a time. Counts the server's CPU time per call.
 
         Raises:
-            ProcessFailed: many calls have failed.
+            ProcessFailed: nearly all calls have failed.
         """
         if server.process is not None:
             server.process.check()
@@ -176,7 +176,7 @@ def call_by_own_client(
     """The same by an own client, with requests as bytes; also returns its CPU time per call, in microseconds.
 
     Raises:
-        ProcessFailed: many calls have failed.
+        ProcessFailed: nearly all calls have failed.
     """
     messages = deployed.servers.directory / "requests.bin"
     write_delimited(messages, requests)
