@@ -10,7 +10,7 @@ Pure: no clock but the one it is given. Three questions are asked before a reque
    burst may wait the interval; in a standing queue, the target. These two limits are from Facebook's form of CoDel for
    servers (Maurer, "Fail at Scale", ACM Queue 13, 2015), which drops when a request leaves the queue; here it never
    enters, so that its caller hears at once. CoDel's own law, drops at growing rates, is for senders that slow down by
-   themselves, and takes minutes to find a threefold overload.
+   themselves, and would take minutes to find a threefold overload.
 
 Hysteresis: the standing queue is over when nobody had to be refused for an interval. STREAM may wait half as long, so
 it is refused first.

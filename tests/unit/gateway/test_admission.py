@@ -129,6 +129,14 @@ def test_a_queue_that_nothing_leaves_takes_nobody_after_a_while() -> None:
     assert len(queue.waiting) < 5_000 * (INTERVAL_S + TARGET_S) * 2
 
 
+def test_a_queue_that_nothing_ever_left_takes_nobody_after_a_while() -> None:
+    queue = Queue(10_000)
+    queue.next_batch = 1e9
+    told = queue.offer(1_000, 1.0)
+    assert refused(told[:100]) == 0
+    assert refused(told[-500:]) == 1
+
+
 def test_stream_rows_are_refused_first() -> None:
     queue = Queue(10_000)
     queue.offer(30_000, 0.4)
