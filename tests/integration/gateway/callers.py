@@ -105,7 +105,7 @@ class Load:
                         waiting.pop(answer.event_id, None)
                 except grpc.aio.AioRpcError as error:
                     self.stream_ends[error.code()] += 1
-                    assert error.code() in LOST or _was_writing(error), error  # noqa: PT017
+                    assert error.code() in LOST or was_writing(error), error  # noqa: PT017
 
     async def more(self, calls: int = 50) -> None:
         """Wait until that many more events have their answers."""
@@ -117,7 +117,7 @@ class Load:
         await eventually(answered, f"{calls} more answers")
 
 
-def _was_writing(error: grpc.aio.AioRpcError) -> bool:
+def was_writing(error: grpc.aio.AioRpcError) -> bool:
     """Whether a stream ended while the client was writing to it: it then gets this in place of the status."""
     return error.code() == grpc.StatusCode.INTERNAL and "SendMessageOperation" in (error.debug_error_string() or "")
 

@@ -43,6 +43,7 @@ pipeline = load_pipeline("pipelines/fraud.py")
 WIDTH = len(pipeline.feature_names)
 START_US = 1_600_000_000_000_000
 AMOUNT_WEIGHT = 0.01
+COMMAND = ("headrace.cli", "run", "gateway")
 
 
 async def eventually(
@@ -178,8 +179,10 @@ class Deployment:
     processes: list[GatewayProcess] = field(default_factory=list)
     vector_offsets: Counter[int] = field(default_factory=Counter)
 
-    async def start(self, *, wait_ready: bool = True, **settings: object) -> GatewayProcess:
-        """Start a gateway; settings are given as environment variables, `GATEWAY_INSTANCE="1"`."""
+    async def start(
+        self, *, wait_ready: bool = True, command: Sequence[str] = COMMAND, **settings: object
+    ) -> GatewayProcess:
+        """Start a gateway, or another module; settings are given as environment variables, `GATEWAY_INSTANCE="1"`."""
         port, ops_port = free_port(), free_port()
         own = {f"HEADRACE_{name}": str(value) for name, value in settings.items()}
         ports = {"HEADRACE_GATEWAY_GRPC_PORT": str(port), "HEADRACE_GATEWAY_OPS_PORT": str(ops_port)}
@@ -188,9 +191,7 @@ class Deployment:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "headrace.cli",
-                "run",
-                "gateway",
+                *command,
                 env=os.environ | self.environment | ports | own,
                 stdout=output,
                 stderr=output,
