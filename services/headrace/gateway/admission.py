@@ -96,6 +96,8 @@ class Admission:
             between two batches: what waits for the next batch is no standing queue.
         interval_s: for how long the wait must be above the target, in seconds, and how long a burst may wait.
         quotas: of the callers; None for none.
+        batch_rows: rows of a full batch. Rows that all fit into the next one are no queue, however slow batches of
+            few rows make them look: the more rows a batch has, the faster they leave.
         spread: from 0 to 1, at random: so that those who were refused together do not come back together.
     """
 
@@ -108,6 +110,7 @@ class Admission:
         target_s: float,
         interval_s: float,
         quotas: ClientQuotas | None = None,
+        batch_rows: int = 0,
         spread: Callable[[], float] = random.random,
     ) -> None:
         self._queued_rows = queued_rows
@@ -116,6 +119,7 @@ class Admission:
         self._target_s = target_s
         self._interval_s = interval_s
         self._quotas = quotas
+        self._batch_rows = batch_rows
         self._spread = spread
         self._left_at = clock()
         self._rows = 0.0
@@ -194,7 +198,7 @@ class Admission:
         # What left the queue was judged when it left; a queue that nothing leaves is judged here.
         if age_s > self.target_s or self._overloaded:
             self._judge(now, age_s)
-        wait_s, allowed_s = self.expected_wait_s, self._allowed_s(priority)
+        wait_s, allowed_s = self._wait_s(rows), self._allowed_s(priority)
         stalled = age_s > self._interval_s + self.target_s
         if wait_s > allowed_s or stalled:
             self._refused_at = now
@@ -211,7 +215,11 @@ class Admission:
 
         For who can wait with it rather than be refused: the reader of a stream, which then is not read from.
         """
-        return max(0.0, self.expected_wait_s - self._allowed_s(priority))
+        return max(0.0, self._wait_s(1) - self._allowed_s(priority))
+
+    def _wait_s(self, rows: int) -> float:
+        """How long rows that came now would wait for others, in seconds."""
+        return self.expected_wait_s if self._queued_rows() + rows > self._batch_rows else 0.0
 
     def _allowed_s(self, priority: Priority) -> float:
         """How long a request may wait for its batch, in seconds."""

@@ -225,6 +225,7 @@ class GatewayService:
             target_s=settings.queue_target_ms / 1000,
             interval_s=settings.queue_interval_ms / 1000,
             quotas=quotas,
+            batch_rows=REQUEST_ROWS,
         )
         if self._assignment is not None:
             heartbeat = self._health.heartbeat("kafka_scorer", HEARTBEAT_S)
