@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -36,6 +37,17 @@ CHECK_S = 0.2
 TOLD_S = 0.1
 MAX_MESSAGE_BYTES = 16 << 20
 MIN_PING_INTERVAL_MS = 5_000
+
+
+class _CallersWhoLeft(logging.Filter):
+    """Leaves out what gRPC logs, with a stack trace, when a caller has gone before his answer was written."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is to be logged."""
+        return not record.exc_info or type(record.exc_info[1]).__name__ != "ExecuteBatchError"
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_CallersWhoLeft())
 
 
 class GrpcServerError(OperatorError):

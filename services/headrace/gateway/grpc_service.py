@@ -19,6 +19,7 @@ from headrace.gateway.grpc_errors import CallStatus, status_of
 from headrace.gateway.grpc_streams import METHOD, AnswerStream
 from headrace.gateway.metrics import REQUEST_TIME, REQUESTS
 from headrace.gateway.requests import CallContext
+from headrace.gateway.unsent_answers import UnsentAnswers
 from headrace.platform.logging import get_logger
 from headrace.v1.prediction_pb2 import CHANNEL_BATCH, CHANNEL_STREAM, CHANNEL_UNARY, Channel
 from headrace.v1.prediction_service_pb2 import (
@@ -101,9 +102,11 @@ class PredictionService(PredictionServiceServicer):
     Args:
         shared: what all methods share.
         stream_in_flight: events of one stream that may be under way at once.
+        unsent: answers that callers have not taken yet.
     """
 
-    def __init__(self, shared: GrpcCalls, stream_in_flight: int) -> None:
+    def __init__(self, shared: GrpcCalls, stream_in_flight: int, unsent: UnsentAnswers) -> None:
+        self._unsent = unsent
         self._shared = shared
         self._calls = shared.calls
         self._stream_in_flight = stream_in_flight
@@ -122,13 +125,15 @@ class PredictionService(PredictionServiceServicer):
 
     async def PredictBatch(self, request: PredictBatchRequest, context: Context) -> PredictBatchResponse:  # noqa: N802
         """Score many events, given as columns."""
-        return await self._shared.answered(
-            "PredictBatch",
-            Permission.PREDICT,
-            context,
-            CHANNEL_BATCH,
-            lambda call: self._calls.predict_batch(request, call),
-        )
+        unsent = self._unsent.of_this_call(context.peer())
+
+        async def scored(call: CallContext) -> PredictBatchResponse:
+            unsent.require()
+            answer = await self._calls.predict_batch(request, call)
+            unsent.made(len(answer.event_ids))
+            return answer
+
+        return await self._shared.answered("PredictBatch", Permission.PREDICT, context, CHANNEL_BATCH, scored)
 
     async def StreamPredict(  # noqa: N802
         self, request_iterator: AsyncIterator[PredictRequest], context: Context
@@ -152,7 +157,11 @@ class PredictionService(PredictionServiceServicer):
             REQUESTS.labels(METHOD, status.code.name).inc()
             await context.abort(status.code, status.message, status.trailing_metadata())
         stream = AnswerStream(
-            self._calls, call, self._stream_in_flight, lambda error: access.denied(error, METHOD, context)
+            self._calls,
+            call,
+            self._stream_in_flight,
+            lambda error: access.denied(error, METHOD, context),
+            self._unsent.of_this_call(context.peer()),
         )
         reading = asyncio.create_task(stream.read(request_iterator), name="stream-predict")
         self._streams.add(reading)

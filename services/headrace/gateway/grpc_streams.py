@@ -15,6 +15,8 @@ from headrace.gateway.grpc_errors import status_of
 from headrace.gateway.grpc_reading import Unreadable
 from headrace.gateway.metrics import REQUEST_TIME, REQUESTS
 from headrace.gateway.requests import CallContext
+from headrace.gateway.unsent_answers import Unsent
+from headrace.pipeline.schema import MAX_ID_BYTES
 from headrace.platform.logging import get_logger
 from headrace.v1.prediction_service_pb2 import PredictRequest, StreamError, StreamPredictResponse
 
@@ -33,6 +35,7 @@ class AnswerStream:
         context: what an event that is read now is answered in.
         most: events that may be under way at once.
         refused: is told why an event was refused.
+        unsent: answers that the caller has not taken yet.
     """
 
     def __init__(
@@ -41,7 +44,9 @@ class AnswerStream:
         context: Callable[[], CallContext],
         most: int,
         refused: Callable[[GatewayError], None],
+        unsent: Unsent,
     ) -> None:
+        self._unsent = unsent
         self._calls = calls
         self._context = context
         self._most = most
@@ -63,6 +68,8 @@ class AnswerStream:
                 # A stream that brings more than can be answered is not read from, rather than refused.
                 while (early_s := self._calls.early_s()) > 0:  # noqa: ASYNC110 (time itself is waited for)
                     await asyncio.sleep(min(early_s, LONGEST_PAUSE_S))
+                while not self._unsent.allowed:  # noqa: ASYNC110 (by other streams of the connection, or all)
+                    await asyncio.sleep(LONGEST_PAUSE_S)
                 self._begin(request)
                 while self._places >= self._most:
                     self._room.clear()
@@ -76,6 +83,7 @@ class AnswerStream:
         while True:
             while self._ready:
                 yield self._ready.popleft()
+                self._unsent.sent(1)
                 self._places -= 1
                 self._room.set()
             if self._read_all and not self._under_way:
@@ -121,7 +129,8 @@ class AnswerStream:
         self._refuse(request, failure)
 
     def _refuse(self, request: PredictRequest | Unreadable, error: GatewayError) -> None:
-        event_id = "" if isinstance(request, Unreadable) else request.event.event_id
+        # An id of megabytes is wrong, and is not given back whole.
+        event_id = "" if isinstance(request, Unreadable) else request.event.event_id[:MAX_ID_BYTES]
         self._refused(error)
         status = status_of(error)
         REQUESTS.labels(METHOD, status.code.name).inc()
@@ -130,4 +139,5 @@ class AnswerStream:
 
     def _put(self, answer: StreamPredictResponse) -> None:
         self._ready.append(answer)
+        self._unsent.made(1)
         self._changed.set()

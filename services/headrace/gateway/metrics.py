@@ -17,6 +17,7 @@ ANSWERS = counter("gateway_answers", "Answers, by channel and role.", ("channel"
 DEGRADED = counter("gateway_degraded_answers", "Answers that something was missing for.", ("degradation",))
 REPEATS = counter("gateway_repeats", "Events that were answered before.", ("channel",))
 REQUESTS = counter("gateway_requests", "gRPC calls, by method and status.", ("method", "status"))
+UNSENT_ROWS = gauge("gateway_unsent_rows", "Rows that were answered and that their callers have not taken yet.")
 REQUEST_TIME = histogram("gateway_request_seconds", "Time of a gRPC call.", ("method",))
 SHADOW_ROWS = counter("gateway_shadow_rows", "Rows that a shadow version scored.")
 SHED_SHADOW_ROWS = counter(

@@ -29,7 +29,7 @@ from headrace.gateway.inference import Inference
 from headrace.gateway.inference_cache import InferenceCache
 from headrace.gateway.kafka_scorer import KafkaScorer
 from headrace.gateway.lease_renewal import LeaseRenewal
-from headrace.gateway.metrics import BATCH_ROWS, FLUSHES, QUEUE_TIME
+from headrace.gateway.metrics import BATCH_ROWS, FLUSHES, QUEUE_TIME, UNSENT_ROWS
 from headrace.gateway.model_scores import ModelBatcher, ModelScores
 from headrace.gateway.prediction_encoding import PredictionEncoder
 from headrace.gateway.route_log import RouteLog
@@ -42,6 +42,7 @@ from headrace.gateway.spool_adoption import SpoolAdoption
 from headrace.gateway.spool_directories import spools_of
 from headrace.gateway.spool_shipping import SpoolShipping
 from headrace.gateway.triton_pool import TritonPool
+from headrace.gateway.unsent_answers import UnsentAnswers
 from headrace.gateway.vector_scoring import VectorScoring
 from headrace.gateway.warm_up import WarmUp
 from headrace.pipeline.evaluation import MACHINE_CODE, load_kernel
@@ -66,7 +67,7 @@ RESOLVE_PATIENCE_S = 30.0
 # Small reads and writes let other clients of the same Redis in between.
 REQUEST_ROWS = 512
 # While one batch waits for Redis or Triton, the next is read or taken apart. More of them would only be smaller.
-REQUESTS_IN_FLIGHT = 3
+REQUESTS_IN_FLIGHT = 2
 MODEL_IN_FLIGHT = 2
 # Shadows may have as much under way as this many full batches.
 SHADOW_BATCHES = 4
@@ -245,9 +246,11 @@ class GatewayService:
         self._warm_up = WarmUp(model_scores, self._routing, self._models, len(self._pipeline.feature_names))
         calls = Calls(self._pipeline, self._deployed, scoring, self._requests, self._spool, self._admission)
         shared = GrpcCalls(calls, settings.request_timeout_s, GrpcAccess(self._door.control))
+        unsent = UnsentAnswers(settings.grpc_unsent_rows)
+        UNSENT_ROWS.set_function(lambda: unsent.rows)
         self._server = GrpcServer(
             f"{settings.grpc_host}:{settings.grpc_port}",
-            PredictionService(shared, settings.stream_in_flight),
+            PredictionService(shared, settings.stream_in_flight, unsent),
             FeatureService(shared),
             self._health,
             self._door,

@@ -89,6 +89,10 @@ class GatewaySettings(DoorSettings):
     grpc_connection_streams: int = Field(default=4096, ge=1, le=1_000_000)
     """gRPC calls under way on one connection; more wait in the client."""
 
+    grpc_unsent_rows: int = Field(default=65_536, ge=1, le=1_000_000_000)
+    """Rows that were answered over one connection and that its client has not taken yet; beyond it, batches are refused
+    and streams are not read from. A row with its features takes about 1 KB."""
+
     request_timeout_s: float = Field(default=5.0, gt=0, le=300)
     """Deadline of a call that brings none, in seconds."""
 
