@@ -188,6 +188,8 @@ class Admission:
             short_s = self._quotas.take(caller, rows, rows_per_s)
             if short_s > 0:
                 raise OverloadedError(f"{caller or 'this caller'} has used up its quota of rows", short_s)
+        if not self._overloaded and self._queued_rows() == 0:
+            return
         now = self._clock()
         if now - self._counted_since > self._interval_s:
             self._counted_since = now
@@ -215,7 +217,8 @@ class Admission:
 
         For who can wait with it rather than be refused: the reader of a stream, which then is not read from.
         """
-        return max(0.0, self._wait_s(1) - self._allowed_s(priority))
+        wait_s = self._wait_s(1)
+        return max(0.0, wait_s - self._allowed_s(priority)) if wait_s else 0.0
 
     def _wait_s(self, rows: int) -> float:
         """How long rows that came now would wait for others, in seconds."""

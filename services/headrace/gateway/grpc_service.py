@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from prometheus_client import Counter, Histogram
 
 from headrace.gateway.access import Caller
 from headrace.gateway.access_grpc import GrpcAccess
@@ -40,6 +42,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 STOPPING = "the gateway is stopping; call again"
 FAILED = CallStatus(grpc.StatusCode.INTERNAL, "the gateway failed; its log says more")
+
+
+@cache
+def _metrics(method: str) -> tuple[Histogram, Counter]:
+    """How long calls took, and how many were answered; looking them up by their labels would cost as much again."""
+    return REQUEST_TIME.labels(method), REQUESTS.labels(method, grpc.StatusCode.OK.name)
 
 
 class GrpcCalls:
@@ -90,8 +98,12 @@ class GrpcCalls:
             get_logger().error("call failed", method=method, exc_info=error)
             status = FAILED
         finally:
-            REQUEST_TIME.labels(method).observe(time.perf_counter() - began)
-            REQUESTS.labels(method, status.code.name).inc()
+            taken, answered = _metrics(method)
+            taken.observe(time.perf_counter() - began)
+            if status.code is grpc.StatusCode.OK:
+                answered.inc()
+            else:
+                REQUESTS.labels(method, status.code.name).inc()
         await context.abort(status.code, status.message, status.trailing_metadata())
         raise AssertionError("abort() returned")
 

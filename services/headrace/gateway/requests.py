@@ -11,7 +11,7 @@ from headrace.platform.event_codec import CheckedEvent
 from headrace.v1.prediction_pb2 import Channel
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would take three times as long to make
 class CallContext:
     """What a transport knows of a call beside its message.
 
@@ -26,7 +26,7 @@ class CallContext:
     caller: Caller = ANYONE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would take three times as long to make
 class ScoringRequest:
     """Events of one call.
 

@@ -19,6 +19,7 @@ from headrace.gateway.answer_log import AnswerLog, NewAnswers
 from headrace.gateway.answers import NONE, Answer, AnsweredRows, Maker
 from headrace.gateway.errors import GatewayError, InvalidRequestError, NotServingError, Violation
 from headrace.gateway.feature_reading import FeatureReading
+from headrace.gateway.inference import ScoredRows
 from headrace.gateway.metrics import count_answers
 from headrace.gateway.model_scores import ModelScores
 from headrace.gateway.prediction_encoding import (
@@ -172,19 +173,13 @@ class Scoring:
     async def _infer(self, batch: RequestBatch) -> None:
         """Score each part; one that fails takes only its own requests with it."""
         parts = [(choice, rows) for choice, rows in batch.parts if len(rows)]
-        whole = len(parts) == 1 and len(parts[0][1]) == len(batch.events)
-        found = await asyncio.gather(
-            *(
-                self._score(choice, batch.values if whole else batch.values[rows], batch.deadline)
-                for choice, rows in parts
-            ),
-            return_exceptions=True,
-        )
+        if len(parts) == 1:
+            found = [await self._tried(parts[0][0], parts[0][1], batch)]
+        else:
+            found = await asyncio.gather(*(self._tried(choice, rows, batch) for choice, rows in parts))
         for (_, rows), scores in zip(parts, found, strict=True):
             if isinstance(scores, GatewayError):
                 batch.fail(rows, scores)
-            elif isinstance(scores, BaseException):
-                raise scores
             else:
                 first = 0
                 for block in scores:
@@ -193,6 +188,13 @@ class Scoring:
                     maker = Maker(block.choice, block.in_process)
                     batch.scored.append(ScoredBlock(of_block, maker, block.scores.astype(np.float64)))
         batch.drop_failed()
+
+    async def _tried(self, choice: Choice, rows: Rows, batch: RequestBatch) -> list[ScoredRows] | GatewayError:
+        values = batch.values if len(rows) == len(batch.events) else batch.values[rows]
+        try:
+            return await self._score(choice, values, batch.deadline)
+        except GatewayError as error:
+            return error
 
     def _answered(self, batch: RequestBatch) -> AnsweredRows:
         read, count = batch.read, len(batch.events)

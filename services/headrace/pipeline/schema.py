@@ -190,6 +190,29 @@ class EventSchema:
             raise EventError("missing_field", field.name, f"{field.name} is missing; it is required")
         return absent
 
+    @cached_property
+    def _bounds(self) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[float, float, bool], ...]]:
+        """Fewest and most characters that surely fit of each text; bounds of each number, and whether it is whole."""
+        return (
+            # A character has four bytes at most.
+            tuple((0 if field.optional else 1, field.max_bytes // 4) for field in self.texts),
+            tuple((field.minimum, field.maximum, field.kind != "number") for field in self.numbers),
+        )
+
+    def plainly_follows(self, texts: Sequence[str], numbers: Sequence[float]) -> bool:
+        """Whether values in packed order are allowed beyond doubt; where not, `check` says."""
+        of_texts, of_numbers = self._bounds
+        if len(texts) != len(of_texts) or len(numbers) != len(of_numbers):
+            return False
+        for text, (fewest, most) in zip(texts, of_texts, strict=False):
+            if not fewest <= len(text) <= most:
+                return False
+        for number, (minimum, maximum, whole) in zip(numbers, of_numbers, strict=False):
+            # What is not a number is within no bounds.
+            if not minimum <= number <= maximum or (whole and not number.is_integer()):
+                return False
+        return True
+
     def check(self, texts: Sequence[str], numbers: Sequence[float]) -> None:
         """Check values that are in packed order.
 

@@ -23,7 +23,7 @@ MAX_EVENT_BYTES = 1 << 20
 M = TypeVar("M", bound=Message)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would take three times as long to make
 class CheckedEvent:
     """One event that follows the pipeline's schema.
 
@@ -78,7 +78,13 @@ def check_event(pipeline: Pipeline, event: Event) -> CheckedEvent:
     Raises:
         EventError: names the field, what is wrong and what is allowed.
     """
-    check_identity(event.event_id, event.event_time_us)
+    event_id, time_us = event.event_id, event.event_time_us
+    if event.schema_fingerprint == pipeline.schema_fingerprint:
+        packed, figures = list(event.texts), list(event.numbers)
+        plain = 0 < len(event_id) <= MAX_ID_BYTES // 4 and 0 < time_us < LATEST_TIME_US
+        if plain and pipeline.event.plainly_follows(packed, figures):
+            return CheckedEvent(event_id, time_us, packed, figures, event.answered)
+    check_identity(event_id, time_us)
     if event.schema_fingerprint:
         length = pipeline.accepted_schema_fingerprints.get(event.schema_fingerprint)
         if length is None:

@@ -18,6 +18,8 @@ from headrace.pipeline.events import FloatArray, Int64Array
 
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 _ONE_BYTE = 128
+# Below it, numbers are encoded faster one by one.
+_FEW = 16
 _SMALL = [bytes((number,)) for number in range(_ONE_BYTE)]
 
 
@@ -36,9 +38,9 @@ def varint(number: int) -> bytes:
 
 def varints(numbers: Int64Array) -> list[bytes]:
     """`varint` of n numbers."""
+    if len(numbers) < _FEW:
+        return [varint(number) for number in numbers.tolist()]
     rest = numbers.astype(np.uint64)
-    if not len(rest):
-        return []
     shortest, longest = len(varint(int(rest.min()))), len(varint(int(rest.max())))
     shifts = np.arange(0, 7 * longest, 7, dtype=np.uint64)
     septets = ((rest[:, None] >> shifts) & np.uint64(127)).astype(np.uint8)

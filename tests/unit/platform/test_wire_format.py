@@ -13,7 +13,7 @@ Int64 = st.integers(-(2**63), 2**63 - 1)
 Text = st.text(max_size=200)
 
 
-@given(st.lists(Int64))
+@given(st.lists(Int64, max_size=40))
 def test_numbers_are_encoded_together_as_alone(numbers: list[int]) -> None:
     assert wire.varints(np.array(numbers, np.int64)) == [wire.varint(number) for number in numbers]
     expected = [Prediction(event_time_us=number).SerializeToString() for number in numbers]
