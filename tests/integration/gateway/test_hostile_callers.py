@@ -63,6 +63,15 @@ class Steady:
                 self.answered += 1
                 await asyncio.sleep(0.002)
 
+    async def some(self, count: int = 1) -> None:
+        """Wait until so many more of his questions are answered."""
+        before = self.answered
+
+        async def enough() -> bool:
+            return self.answered >= before + count
+
+        await eventually(enough, "the honest caller is answered", 60)
+
 
 @asynccontextmanager
 async def beside(port: int) -> AsyncIterator[Steady]:
@@ -71,12 +80,7 @@ async def beside(port: int) -> AsyncIterator[Steady]:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(steady.run())
         yield steady
-        before = steady.answered
-
-        async def once_more() -> bool:
-            return steady.answered > before
-
-        await eventually(once_more, "the honest caller is answered", 60)
+        await steady.some()
         steady.stopped = True
 
 
