@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import repeat
 
 import redis.exceptions
 
-from headrace.gateway.bounded_cache import BoundedCache, CacheCounts
+from headrace.gateway.bounded_cache import CacheCounts
 from headrace.gateway.circuit_breaker import CircuitBreaker
 from headrace.gateway.errors import StateUnreadableError
 from headrace.platform.redis_connection import RedisConnections
@@ -20,57 +22,85 @@ from headrace.platform.redis_connection import RedisConnections
 REDIS_AWAY = (redis.exceptions.RedisError, TimeoutError, OSError)
 
 
+# A text of at most four bytes a character, a tuple, a float and a bytes object, without what they hold; and a place in
+# an ordered dictionary.
+RECORD_BYTES = 49 + 56 + 24 + 33 + 176
+
+
 class LocalRecords:
     """The records of this process.
 
     Args:
         window_s: how long a record counts, in seconds.
-        capacity_bytes: most bytes of all records; the one used longest ago leaves first.
+        capacity_bytes: most bytes of all records; the oldest leaves first.
         clock: monotonic seconds.
     """
 
     def __init__(self, window_s: float, capacity_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._window_s = window_s
+        self._capacity_bytes = capacity_bytes
         self._clock = clock
-        self._records: BoundedCache[str, tuple[float, bytes]] = BoundedCache(capacity_bytes, _size_of)
+        # In the order of their ends.
+        self._records: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        self._size_bytes = 0
+        self._counts = CacheCounts()
 
     @property
     def counts(self) -> CacheCounts:
         """Ids found, ids not found, records that left for others."""
-        return self._records.counts
+        return self._counts
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all records."""
-        return self._records.size_bytes
+        return self._size_bytes
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def get(self, event_id: str) -> bytes | None:
-        """The record of an id."""
-        found = self._records.get(event_id)
-        if found is not None and found[0] > self._clock():
-            self.counts.hits += 1
-            return found[1]
-        self.counts.misses += 1
-        return None
+    def lookup(self, event_ids: Sequence[str]) -> list[bytes | None]:
+        """The records of n ids, None where there is none."""
+        found = [self._records.get(event_id) for event_id in event_ids]
+        hits = len(found) - found.count(None)
+        self._counts.misses += len(found) - hits
+        if not hits:
+            return [None] * len(found)
+        now = self._clock()
+        records = [None if one is None or one[1] <= now else one[0] for one in found]
+        ended = hits - (len(records) - records.count(None))
+        self._counts.hits += hits - ended
+        self._counts.misses += ended
+        return records
 
-    def claim(self, event_id: str, record: bytes) -> bytes | None:
-        """Set the record of an id unless there is one, which is returned."""
-        found = self.get(event_id)
-        if found is None:
-            self.put(event_id, record)
-        return found
+    def claim(self, event_ids: Sequence[str], records: Sequence[bytes]) -> list[bytes | None]:
+        """Set the records of n ids where there are none; those that were there before, set by an earlier one too."""
+        before: list[bytes | None] = []
+        for event_id, record in zip(event_ids, records, strict=True):
+            before += self.lookup([event_id])
+            if before[-1] is None:
+                self.put([event_id], [record])
+        return before
 
-    def put(self, event_id: str, record: bytes) -> None:
-        """Set the record of an id."""
-        self._records.put(event_id, (self._clock() + self._window_s, record))
+    def put(self, event_ids: Sequence[str], records: Sequence[bytes]) -> None:
+        """Set the records of n different ids."""
+        now = self._clock()
+        if not self._records.keys().isdisjoint(event_ids):
+            for event_id in event_ids:
+                self._drop(event_id)
+        self._records.update(zip(event_ids, zip(records, repeat(now + self._window_s), strict=False), strict=True))
+        self._size_bytes += sum(map(len, records)) + 4 * sum(map(len, event_ids)) + RECORD_BYTES * len(records)
+        while self._records:
+            oldest = next(iter(self._records))
+            ended = self._records[oldest][1] <= now
+            if not ended and self._size_bytes <= self._capacity_bytes:
+                break
+            self._counts.evictions += not ended
+            self._drop(oldest)
 
-
-def _size_of(event_id: str, kept: tuple[float, bytes]) -> int:
-    # A text of at most four bytes a character, a tuple, a float and a bytes object.
-    return 49 + 4 * len(event_id) + 56 + 24 + 33 + len(kept[1])
+    def _drop(self, event_id: str) -> None:
+        kept = self._records.pop(event_id, None)
+        if kept is not None:
+            self._size_bytes -= len(kept[0]) + 4 * len(event_id) + RECORD_BYTES
 
 
 class AnswerRecords:
@@ -108,7 +138,7 @@ class AnswerRecords:
 
     def local(self, event_ids: Sequence[str]) -> list[bytes | None]:
         """The records that this process knows by itself."""
-        return [self._local.get(event_id) for event_id in event_ids]
+        return self._local.lookup(event_ids)
 
     async def claim(self, event_ids: Sequence[str], records: Sequence[bytes]) -> tuple[list[bytes | None], bool]:
         """Set records where there are none.
@@ -131,11 +161,13 @@ class AnswerRecords:
                 self._breaker.failed()
             else:
                 self._breaker.succeeded()
-                for event_id, record, before in zip(event_ids, records, found, strict=True):
-                    if before is None:
-                        self._local.put(event_id, record)
+                new = [row for row, before in enumerate(found) if before is None]
+                if len(new) == len(found):
+                    self._local.put(event_ids, records)
+                else:
+                    self._local.put([event_ids[row] for row in new], [records[row] for row in new])
                 return found, False
-        return [self._local.claim(one, record) for one, record in zip(event_ids, records, strict=True)], True
+        return self._local.claim(event_ids, records), True
 
     async def claim_shared(self, event_ids: Sequence[str], records: Sequence[bytes]) -> list[bytes | None]:
         """Set records in Redis where there are none; returns what was there before.
