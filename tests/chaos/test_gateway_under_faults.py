@@ -160,7 +160,9 @@ async def test_the_log_has_every_answer_once(
 
     async def strike(what: FaultsBelow | GatewayFaults) -> None:
         while go_on():
-            say(f"{time.monotonic() - began:6.1f} s: {await what.strike()}")
+            struck_at = time.monotonic() - began
+            kind = await what.strike()
+            say(f"{struck_at:6.1f} to {time.monotonic() - began:6.1f} s: {kind}")
 
     async with calling(port, LAST_ANSWER_S) as callers, vectors(deployment) as sent:
         await answered(callers)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from redis.exceptions import RedisError
 
@@ -37,9 +38,9 @@ from headrace.gateway.routing import Routing
 from headrace.gateway.scoring import Scoring
 from headrace.gateway.settings import GatewaySettings
 from headrace.gateway.shadow_scoring import ShadowScoring
-from headrace.gateway.spool import Spool
+from headrace.gateway.spool import IN_USE, Spool, SpoolError
 from headrace.gateway.spool_adoption import SpoolAdoption
-from headrace.gateway.spool_directories import spools_of
+from headrace.gateway.spool_directories import is_in_use, spools_of
 from headrace.gateway.spool_shipping import SpoolShipping
 from headrace.gateway.triton_pool import TritonPool
 from headrace.gateway.unsent_answers import UnsentAnswers
@@ -64,6 +65,7 @@ HEARTBEAT_S = 120.0
 REDIS_REST_S = 0.5
 WARM_UP_S = 2.0
 RESOLVE_PATIENCE_S = 30.0
+SPOOL_PATIENCE_S = 60.0
 # Small reads and writes let other clients of the same Redis in between.
 REQUEST_ROWS = 512
 # While one batch waits for Redis or Triton, the next is read or taken apart. More of them would only be smaller.
@@ -153,6 +155,8 @@ class GatewayService:
             lambda name: self._shipping_of(name, Component(name)),
             settings.spool_adopt_after_s,
         )
+        if settings.durable_log:
+            await self._until_unused(spools / settings.instance)
         self._spool = Spool(
             spools / settings.instance if settings.durable_log else None,
             limit_bytes=settings.spool_bytes,
@@ -269,6 +273,16 @@ class GatewayService:
     def _shipping_of(self, instance: str, component: Component) -> SpoolShipping:
         settings = self._settings
         return SpoolShipping(settings.kafka_bootstrap, self._topics, instance, settings.spool_ship_ms / 1000, component)
+
+    async def _until_unused(self, spool: Path) -> None:
+        """Wait for who ships what an earlier process of this name left, before taking over that name in Kafka."""
+        deadline = Deadline(SPOOL_PATIENCE_S)
+        if is_in_use(spool):
+            self._log.warning("another process uses the spool", spool=spool.name)
+        while is_in_use(spool):
+            if deadline.expired:
+                raise SpoolError(IN_USE.format(spool))
+            await asyncio.sleep(0.1)
 
     async def _listen(self) -> None:
         assert self._server is not None

@@ -17,6 +17,7 @@ import fcntl
 import itertools
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -38,6 +39,8 @@ POSITION_FILE = "shipped"
 LOCK_FILE = "lock"
 SEGMENT_BYTES = 8 << 20
 RETRY_AFTER_S = 1.0
+LOOKED_AT_S = 0.5
+IN_USE = "another process uses the spool in {}: is its instance name taken twice?"
 
 
 class SpoolError(OperatorError):
@@ -368,9 +371,15 @@ def _segments(directory: Path) -> list[tuple[int, Path]]:
 
 def _locked(directory: Path) -> int:
     lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise SpoolError(f"another process uses the spool in {directory}: is its instance name taken twice?") from None
-    return lock
+    deadline = time.monotonic() + LOOKED_AT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Who only looks whether it is in use has it for a moment.
+            if time.monotonic() < deadline:
+                time.sleep(LOOKED_AT_S / 50)
+                continue
+            os.close(lock)
+            raise SpoolError(IN_USE.format(directory)) from None
+        return lock

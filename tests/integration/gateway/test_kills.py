@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import random
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import grpc.aio
 import pytest
 
+from headrace.gateway.spool_directories import LOCK_FILE, spools_of
 from headrace.v1.event_pb2 import Event
 from headrace.v1.prediction_pb2 import ROLE_ANSWER, ROLE_REPEAT, Prediction
 from headrace.v1.prediction_service_pb2 import PredictOptions, PredictRequest, PredictResponse
 from headrace.v1.prediction_service_pb2_grpc import PredictionServiceStub
+from tests.integration.gateway.callers import until_said
 from tests.integration.gateway.deployment import Deployment, event, eventually, free_port
 
 pytestmark = pytest.mark.timeout(240)
@@ -110,3 +114,18 @@ async def test_nothing_is_lost_or_doubled(deployment: Deployment) -> None:
     assert set(events) == {event_id for event_id in logged if event_id.startswith("call-")}
     repeats = sum(answer.role == ROLE_REPEAT for answer in callers.answers.values())
     print(f"{len(callers.answers)} calls ({repeats} repeats), {len(vectors)} vectors, {KILLS} kills")  # noqa: T201
+
+
+async def test_a_spool_that_another_process_ships_is_waited_for(deployment: Deployment) -> None:
+    """As when one was killed, and its name is taken again while another looks after what it left."""
+    await deployment.route("000001")
+    spool = spools_of(Path(deployment.environment["HEADRACE_STATE_DIR"]), deployment.topics.deployed) / "0"
+    spool.mkdir(parents=True)
+    with (spool / LOCK_FILE).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        gateway = await deployment.start(wait_ready=False, GATEWAY_KAFKA_SCORER=False)
+        await until_said(gateway, "another process uses the spool")
+    await gateway.ready()
+    await gateway.predictions.Predict(PredictRequest(event=event("e1")), timeout=10)
+    assert await gateway.stop() == 0
+    assert len(await deployment.predictions()) == 1
