@@ -41,6 +41,9 @@ PATIENCE = 8.0
 SLACK = 0.15
 """How much longer than that a server may take, as a share of a call: the share of calls that overlap is an estimate."""
 
+# However long a call took, no row waits longer than this for others.
+LONGEST_REST_S = 0.02
+
 # Timers may fire this much early, in seconds.
 RESOLUTION_S = 1e-6
 
@@ -94,6 +97,8 @@ class Batcher(Generic[K, B, A]):
         max_in_flight: calls that may be under way at once.
         window_s: how long the oldest row may wait while a call is under way, in seconds; None follows the measured
             time of the calls, which needs no tuning.
+        rest: for calls that work on the event loop itself: says how long the next batch gathers rows after a call, as a
+            share of the time that the call took. The loop takes in rows meanwhile, which it cannot while it works.
         observe: told of each batch when it leaves: its rows, how long its oldest row waited, in seconds, and why it
             left.
     """
@@ -107,6 +112,7 @@ class Batcher(Generic[K, B, A]):
         max_queued_rows: int,
         max_in_flight: int,
         window_s: float | None = None,
+        rest: Callable[[], float] | None = None,
         observe: Callable[[int, float, Flush], None] | None = None,
     ) -> None:
         self._process = process
@@ -122,6 +128,8 @@ class Batcher(Generic[K, B, A]):
         self._last: _Call[K, B, A] | None = None
         self._spacing = Spacing(1 / max_in_flight)
         self._hold_until = 0.0
+        self._rest = rest
+        self._rest_until = 0.0
         self._overlapping = 0
         self._since_alone = 0
         self._alone_until = 0.0
@@ -263,7 +271,9 @@ class Batcher(Generic[K, B, A]):
             self._stop_timer()
             return
         when = max(self._hold_until, self._alone_until)
-        if self._window_s is not None:
+        if not self._calls:
+            when = self._rest_until
+        elif self._window_s is not None:
             when = self._queues.oldest() + self._window_s
         if self._timer is not None:
             if self._timer.when() == when:
@@ -283,10 +293,9 @@ class Batcher(Generic[K, B, A]):
     def _due(self, now: float) -> tuple[KeyQueue[K, B, A], Flush] | None:
         """The queue whose turn it is, and why; None where none is due."""
         ready, max_rows = self._queues.ready, self.max_rows
-        if not self._calls:
-            queue = self._queues.next()
-            return queue, Flush.FULL if queue.rows >= max_rows else Flush.IDLE
         soon = now + RESOLUTION_S
+        if not self._calls:
+            return self._due_alone(soon)
         if self._window_s is not None:
             for queue in ready:
                 if queue.rows >= max_rows:
@@ -301,6 +310,15 @@ class Batcher(Generic[K, B, A]):
             return None
         queue = self._queues.next()
         return queue, Flush.FULL if queue.rows >= max_rows else Flush.WAITED
+
+    def _due_alone(self, soon: float) -> tuple[KeyQueue[K, B, A], Flush] | None:
+        """The same while nothing is under way."""
+        if soon < self._rest_until and not self._closed and not self._queues.any_full():
+            return None
+        queue = self._queues.next()
+        if queue.rows >= self.max_rows:
+            return queue, Flush.FULL
+        return queue, Flush.WAITED if queue.oldest() < self._rest_until else Flush.IDLE
 
     def _flush(self, queue: KeyQueue[K, B, A], reason: Flush, now: float) -> None:
         late = now + queue.service.at_least(1)
@@ -342,6 +360,9 @@ class Batcher(Generic[K, B, A]):
         """Give each caller of a call that has ended its answer."""
         call = self._calls.pop(task)
         batch = call.batch
+        if self._rest is not None:
+            now = self._loop.time()
+            self._rest_until = now + min(LONGEST_REST_S, self._rest() * (now - call.began))
         error = NotServingError("the gateway is stopping") if task.cancelled() else task.exception()
         if error is None:
             answers = task.result()

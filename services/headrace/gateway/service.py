@@ -30,6 +30,7 @@ from headrace.gateway.inference import Inference
 from headrace.gateway.inference_cache import InferenceCache
 from headrace.gateway.kafka_scorer import KafkaScorer
 from headrace.gateway.lease_renewal import LeaseRenewal
+from headrace.gateway.loop_load import LoopLoad, wanted_s
 from headrace.gateway.metrics import BATCH_ROWS, FLUSHES, QUEUE_TIME, UNSENT_ROWS
 from headrace.gateway.model_scores import ModelBatcher, ModelScores
 from headrace.gateway.prediction_encoding import PredictionEncoder
@@ -68,8 +69,8 @@ RESOLVE_PATIENCE_S = 30.0
 SPOOL_PATIENCE_S = 60.0
 # Small reads and writes let other clients of the same Redis in between.
 REQUEST_ROWS = 512
-# While one batch waits for Redis or Triton, the next is read or taken apart. More of them would only be smaller.
-REQUESTS_IN_FLIGHT = 2
+# What a batch costs is mostly paid on the event loop: two at a time would only be smaller.
+REQUESTS_IN_FLIGHT = 1
 MODEL_IN_FLIGHT = 2
 # Shadows may have as much under way as this many full batches.
 SHADOW_BATCHES = 4
@@ -217,6 +218,7 @@ class GatewayService:
             window_s=window_s,
             max_queued_rows=settings.queue_rows,
             max_in_flight=REQUESTS_IN_FLIGHT,
+            rest=LoopLoad(wanted_s()).rest,
             observe=self._requests_left,
         )
         clock = asyncio.get_running_loop().time
