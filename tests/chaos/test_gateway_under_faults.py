@@ -35,7 +35,7 @@ SEED = int(os.environ.get("HEADRACE_CHAOS_SEED") or secrets.randbelow(10**6))
 SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS") or 90)
 LAST_ANSWER_S = 120.0
 LOGGED_S = 180.0
-CONTROL_KILLS = 12
+CONTROL_KILLS = 30
 SETTINGS: dict[str, Any] = {
     "GATEWAY_REDIS_TIMEOUT_MS": 200,
     "GATEWAY_TRITON_TIMEOUT_MS": 500,
