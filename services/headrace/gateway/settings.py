@@ -145,7 +145,7 @@ class GatewaySettings(DoorSettings):
     spool_adopt_after_s: float = Field(default=15.0, ge=0, le=3600)
     """How long a spool of a process that does not come back is left alone before another one ships it, in seconds."""
 
-    spool_ship_ms: float = Field(default=20.0, ge=0, le=10_000)
+    spool_ship_ms: float = Field(default=50.0, ge=0, le=10_000)
     """How long an answer may wait for others before it is shipped to Kafka, in milliseconds."""
 
     @property
