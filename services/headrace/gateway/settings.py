@@ -62,12 +62,12 @@ class GatewaySettings(DoorSettings):
     queue_rows: int = Field(default=16384, ge=1, le=1_000_000)
     """Rows that may wait; more are refused with RESOURCE_EXHAUSTED."""
 
-    queue_target_ms: float = Field(default=20.0, gt=0, le=10_000)
+    queue_target_ms: float = Field(default=50.0, gt=0, le=10_000)
     """How long rows may wait for a batch when more is asked for than can be answered for longer than
     `queue_interval_ms`, in milliseconds; requests that would wait longer are refused with RESOURCE_EXHAUSTED and the
     time to try again. Never taken as less than twice the time between two batches."""
 
-    queue_interval_ms: float = Field(default=100.0, gt=0, le=60_000)
+    queue_interval_ms: float = Field(default=200.0, gt=0, le=60_000)
     """How long a burst may wait, and for how long rows must have waited more than `queue_target_ms` before it is no
     burst any more, in milliseconds."""
 

@@ -78,7 +78,8 @@ def key(made: Any) -> Any:
     return (("x-api-key", made.key),)
 
 
-OPERATOR = bearer("ann", roles=("operator",))
+# The tests that use it may begin long after this line.
+OPERATOR = bearer("ann", roles=("operator",), seconds=86_400.0)
 
 
 def settings(directory: Path, *, client_ca: bool = False) -> dict[str, Any]:

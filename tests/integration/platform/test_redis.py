@@ -11,7 +11,7 @@ import pytest
 from headrace.platform.redis import RedisUnavailable, RedisUnsafe, answering, connect, require_safe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @contextmanager
@@ -81,10 +81,11 @@ async def test_an_unsafe_one_is_refused(tmp_path: Path, options: tuple[str, ...]
         await check(url)
 
 
-async def test_a_cluster_is_refused(tmp_path: Path, unused_tcp_port: int) -> None:
-    options = ("--port", str(unused_tcp_port), "--bind", "127.0.0.1", "--cluster-enabled", "yes")
+async def test_a_cluster_is_refused(tmp_path: Path, unused_tcp_port_factory: Callable[[], int]) -> None:
+    port, bus = str(unused_tcp_port_factory()), str(unused_tcp_port_factory())
+    options = ("--port", port, "--bind", "127.0.0.1", "--cluster-enabled", "yes")
     with (
-        server(tmp_path, *options, "--cluster-port", str(unused_tcp_port + 1)) as url,
+        server(tmp_path, *options, "--cluster-port", bus) as url,
         pytest.raises(RedisUnsafe, match="runs as a Cluster"),
     ):
         await check(url)
