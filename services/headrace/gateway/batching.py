@@ -98,7 +98,8 @@ class Batcher(Generic[K, B, A]):
         window_s: how long the oldest row may wait while a call is under way, in seconds; None follows the measured
             time of the calls, which needs no tuning.
         rest: for calls that work on the event loop itself: says how long the next batch gathers rows after a call, as a
-            share of the time that the call took. The loop takes in rows meanwhile, which it cannot while it works.
+            share of the time that the call took. The loop takes in rows meanwhile, which it cannot while it works. For
+            the same reason only full batches are called beside another one.
         observe: told of each batch when it leaves: its rows, how long its oldest row waited, in seconds, and why it
             left.
     """
@@ -270,6 +271,9 @@ class Batcher(Generic[K, B, A]):
         if not self._queues.ready or len(self._calls) >= self._max_in_flight:
             self._stop_timer()
             return
+        if self._calls and self._rest is not None:
+            self._stop_timer()
+            return
         when = max(self._hold_until, self._alone_until)
         if not self._calls:
             when = self._rest_until
@@ -296,6 +300,9 @@ class Batcher(Generic[K, B, A]):
         soon = now + RESOLUTION_S
         if not self._calls:
             return self._due_alone(soon)
+        if self._rest is not None:
+            # A second one beside it only where it cannot get larger by waiting.
+            return (self._queues.next(), Flush.FULL) if self._queues.any_full() else None
         if self._window_s is not None:
             for queue in ready:
                 if queue.rows >= max_rows:

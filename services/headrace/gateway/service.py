@@ -69,8 +69,8 @@ RESOLVE_PATIENCE_S = 30.0
 SPOOL_PATIENCE_S = 60.0
 # Small reads and writes let other clients of the same Redis in between.
 REQUEST_ROWS = 512
-# What a batch costs is mostly paid on the event loop: two at a time would only be smaller.
-REQUESTS_IN_FLIGHT = 1
+# What a batch costs is mostly paid on the event loop: two at a time would only be smaller, unless they are full.
+REQUESTS_IN_FLIGHT = 2
 MODEL_IN_FLIGHT = 2
 # Shadows may have as much under way as this many full batches.
 SHADOW_BATCHES = 4

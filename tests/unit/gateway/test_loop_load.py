@@ -54,7 +54,7 @@ def test_after_a_call_the_next_gathers_rows_for_as_long_as_is_said() -> None:
             name="test",
             max_rows=4,
             max_queued_rows=100,
-            max_in_flight=1,
+            max_in_flight=2,
             rest=lambda: 2.0,
             observe=lambda rows, _, reason: left.append((loop.time(), rows, reason)),
         )
@@ -65,7 +65,10 @@ def test_after_a_call_the_next_gathers_rows_for_as_long_as_is_said() -> None:
         await asyncio.gather(batcher.submit(None, 2, 1), batcher.submit(None, 3, 1))
         # Four are a full batch, which waits for nothing.
         await asyncio.gather(*(batcher.submit(None, one, 1) for one in range(4)))
-        # And whoever comes after the rest, neither.
+        # A second full batch goes beside the first, and a third, however full, waits for one of them.
+        await asyncio.sleep(0.5)
+        await asyncio.gather(*(batcher.submit(None, one, 1) for one in range(9)))
+        # And whoever comes after the rest, waits for nothing either.
         await asyncio.sleep(1)
         await batcher.submit(None, 9, 1)
         left[:] = [(round(at - began, 6), rows, reason) for at, rows, reason in left]
@@ -75,7 +78,10 @@ def test_after_a_call_the_next_gathers_rows_for_as_long_as_is_said() -> None:
         (0.0, 1, Flush.IDLE),
         (0.03, 2, Flush.WAITED),
         (0.04, 4, Flush.FULL),
-        (1.05, 1, Flush.IDLE),
+        (0.55, 4, Flush.FULL),
+        (0.55, 4, Flush.FULL),
+        (0.58, 1, Flush.WAITED),
+        (1.59, 1, Flush.IDLE),
     ]
 
 
