@@ -32,6 +32,8 @@ from headrace.gateway.errors import OverloadedError
 
 LONGEST_RETRY_S = 10.0
 GAIN = 1 / 8
+STRETCH = 4
+"""A call may wait this many times as long as its own rows take."""
 
 
 class ClientQuotas:
@@ -146,7 +148,11 @@ class Admission:
     @property
     def expected_wait_s(self) -> float:
         """How long rows that came now would wait, in seconds: what is queued by the rate at which rows leave."""
-        return self._queued_rows() * self._busy_s / self._rows if self._rows else 0.0
+        return self._time_s(self._queued_rows())
+
+    def _time_s(self, rows: int) -> float:
+        """How long so many rows take to leave, in seconds."""
+        return rows * self._busy_s / self._rows if self._rows else 0.0
 
     def left(self, rows: int, waited_s: float) -> None:
         """A batch left the queue.
@@ -200,7 +206,9 @@ class Admission:
         # What left the queue was judged when it left; a queue that nothing leaves is judged here.
         if age_s > self.target_s or self._overloaded:
             self._judge(now, age_s)
-        wait_s, allowed_s = self._wait_s(rows), self._allowed_s(priority)
+        wait_s = self._wait_s(rows)
+        # A call of many rows, which takes long itself, may wait in proportion.
+        allowed_s = max(self._allowed_s(priority), STRETCH * self._time_s(rows))
         stalled = age_s > self._interval_s + self.target_s
         if wait_s > allowed_s or stalled:
             self._refused_at = now

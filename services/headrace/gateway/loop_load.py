@@ -15,8 +15,8 @@ EVERY_S = 0.02
 """Time between two measurements, in seconds."""
 
 GAIN = 0.3
-IDLE_SHARE = 0.6
-BUSY_SHARE = 0.95
+IDLE_SHARE = 0.8
+BUSY_SHARE = 0.98
 LONGEST_REST = 4.0
 
 

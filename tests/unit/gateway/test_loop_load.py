@@ -13,8 +13,8 @@ from loadtests.virtual_clock import run
 
 
 def test_the_busier_the_longer() -> None:
-    assert [rest_for(share) for share in (0.0, 0.6, 0.95, 1.0)] == [0.0, 0.0, LONGEST_REST, LONGEST_REST]
-    assert 0 < rest_for(0.7) < rest_for(0.8) < LONGEST_REST
+    assert [rest_for(share) for share in (0.0, 0.8, 0.98, 1.0)] == [0.0, 0.0, LONGEST_REST, LONGEST_REST]
+    assert 0 < rest_for(0.85) < rest_for(0.9) < LONGEST_REST
 
 
 def test_load_follows_what_the_thread_wanted() -> None:
