@@ -202,7 +202,16 @@ async def test_what_a_topic_may_let_in(deployment: Deployment, monkeypatch: pyte
             await kafka.send(producer, topic, value, partition=0)
         assert isinstance(refused.value.__cause__, MessageSizeTooLargeError)
         await allow_large_values(deployment, topic)
-        await kafka.send(producer, topic, value, partition=0)
+
+        async def taken() -> bool:
+            try:
+                await kafka.send(producer, topic, value, partition=0)
+            except kafka.KafkaRefused:
+                return False
+            return True
+
+        # A broker hears of a changed setting a moment later.
+        await deployment.until(taken, "the topic takes large values")
     with monkeypatch.context() as patch:
         for module in ("message_accumulator", "producer"):
             patch.setattr(f"aiokafka.producer.{module}.DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
