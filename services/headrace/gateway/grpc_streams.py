@@ -51,7 +51,6 @@ class AnswerStream:
         self._context = context
         self._most = most
         self._refused = refused
-        self._loop = asyncio.get_running_loop()
         self._under_way: set[asyncio.Future[Answer | GatewayError]] = set()
         self._ready: deque[StreamPredictResponse] = deque()
         self._places = 0
