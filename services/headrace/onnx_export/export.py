@@ -5,55 +5,103 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import helper
-from river import compose, linear_model, preprocessing
+from onnx import TensorProto, helper
+from river import base
 
+# Each module registers its converters.
+from headrace.onnx_export import linear, scalers  # noqa: F401
+from headrace.onnx_export.conversion import convert, final_step, supported
 from headrace.onnx_export.errors import UnsupportedModelError
-from headrace.onnx_export.linear import linear_graph
+from headrace.onnx_export.graph import Columns, Graph
 
 INPUT_NAME = "features"
 OUTPUT_NAME = "score"
-SUPPORTED = ("LogisticRegression", "StandardScaler | LogisticRegression")
+SUPPORTED = supported()
 
 _IR_VERSION = 9
 _OPSET = 17
+_ML_OPSET = 3
+
+# A normal float32 times this is the next float32 towards zero.
+_ONE_ULP_DOWN = np.float32(1 - 2.0**-24)
 
 
 def export(model: Any, feature_names: Sequence[str], metadata: Mapping[str, str] | None = None) -> bytes:
     """The ONNX file of a River model.
 
+    It computes in double precision, in River's order; only the answer is float32. A probability is rounded *down*:
+    for any threshold that float32 can hold (0.5, say), `score >= threshold` then answers the same for the float32
+    score as for the double it came from. A value or the number of a cluster is rounded to the nearest.
+
+    A feature that is NaN counts as absent where River's model itself knows absence (trees). Other models answer NaN,
+    and such a file does not pass the checks before traffic.
+
     Args:
-        model: a River classifier of one of the kinds in `SUPPORTED`; untrained models are fine.
-        feature_names: names of the n input columns, in order.
+        model: a River classifier, regressor or clusterer made of the classes in `SUPPORTED`, alone or in a pipeline;
+            untrained models are fine.
+        feature_names: names of the n input columns, in the order in which River gets them.
         metadata: text that is stored in the file, by key.
 
     Returns:
-        Bytes of a checked model, IR 9, opset 17: input `features` float32 [N, n], output `score` float32 [N, 1], the
-        probability of True; N is dynamic.
+        Bytes of a checked model, IR 9, opset 17, ai.onnx.ml 3: input `features` float32 [N, n], output `score`
+        float32 [N, 1]: the probability of True, the value, or the number of the cluster; N is dynamic. The same model
+        gives the same bytes.
 
     Raises:
         UnsupportedModelError: names the step or setting that has no ONNX form.
     """
-    scaler, regression = _steps(model)
-    graph = linear_graph(scaler, regression, feature_names, input_name=INPUT_NAME, output_name=OUTPUT_NAME)
+    graph = Graph()
+    score = _score(model, feature_names, graph)
     built = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION, producer_name="headrace"
+        helper.make_graph(
+            [*graph.nodes, helper.make_node("Identity", [score], [OUTPUT_NAME])],
+            type(final_step(model)).__name__,
+            [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, ["N", len(feature_names)])],
+            [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["N", 1])],
+            graph.initializers,
+        ),
+        opset_imports=[helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", _ML_OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="headrace",
     )
     helper.set_model_props(built, dict(sorted((metadata or {}).items())))
     onnx.checker.check_model(built, full_check=True)
     return built.SerializeToString(deterministic=True)
 
 
-def _steps(model: Any) -> tuple[preprocessing.StandardScaler | None, linear_model.LogisticRegression]:
-    steps = list(model.steps.values()) if type(model) is compose.Pipeline else [model]
-    for step in steps:
-        if type(step) not in (preprocessing.StandardScaler, linear_model.LogisticRegression):
-            raise UnsupportedModelError(f"{type(step).__name__} has no ONNX form; supported are {', '.join(SUPPORTED)}")
-    kinds = [type(step) for step in steps]
-    if kinds == [linear_model.LogisticRegression]:
-        return None, steps[0]
-    if kinds == [preprocessing.StandardScaler, linear_model.LogisticRegression]:
-        return steps[0], steps[1]
-    chain = " | ".join(kind.__name__ for kind in kinds) or "an empty pipeline"
-    raise UnsupportedModelError(f"{chain} has no ONNX form; supported are {', '.join(SUPPORTED)}")
+def check(model: Any, feature_names: Sequence[str] = ("feature",)) -> None:
+    """Refuse a model that `export` could not turn into a file; for the moment when it is declared.
+
+    Args:
+        model: as for `export`.
+        feature_names: as for `export`.
+
+    Raises:
+        UnsupportedModelError: names the step or setting that has no ONNX form.
+    """
+    _score(model, feature_names, Graph())
+
+
+def _score(model: Any, feature_names: Sequence[str], graph: Graph) -> str:
+    """Adds the whole model; name of the float32 answer."""
+    last = final_step(model)
+    if not isinstance(last, base.Classifier | base.Regressor | base.Clusterer):
+        raise UnsupportedModelError(
+            f"{type(last).__name__} has no ONNX form as the last step: a classifier, regressor or clusterer is needed; "
+            f"supported are {', '.join(SUPPORTED)}"
+        )
+    row = graph.as_double(INPUT_NAME)
+    answer = convert(model, Columns(row, tuple(feature_names)), graph)
+    if isinstance(last, base.Classifier):
+        return _rounded_down(graph, answer)
+    return graph.node("Cast", answer, to=TensorProto.FLOAT)
+
+
+def _rounded_down(graph: Graph, probability: str) -> str:
+    """The nearest float32 that is not above a double that is not negative."""
+    nearest = graph.node("Cast", probability, to=TensorProto.FLOAT)
+    above = graph.node("Greater", graph.as_double(nearest), probability)
+    below = graph.node("Mul", nearest, graph.constant(np.array(_ONE_ULP_DOWN)))
+    return graph.node("Where", above, below, nearest)

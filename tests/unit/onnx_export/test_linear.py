@@ -110,7 +110,7 @@ def test_any_rows(data: st.DataObject, width: int, with_std: bool, with_scaler: 
 def test_file_has_the_declared_form() -> None:
     model = onnx.load_from_string(export(scaled(), names(3), {"version": "000001"}))
     assert model.ir_version == 9
-    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17), ("ai.onnx.ml", 3)]
     (taken,), (given_back,) = model.graph.input, model.graph.output
     assert taken.name == "features"
     assert [d.dim_param or d.dim_value for d in taken.type.tensor_type.shape.dim] == ["N", 3]
