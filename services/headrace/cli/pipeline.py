@@ -183,7 +183,7 @@ def _show(declared: Pipeline, plan: PlanDescription, events_per_day: float) -> N
     click.echo(f"  label {label.kind}, horizon {duration_name(label.horizon)}, without one: {label.expired}")
     click.echo(
         f"  lateness {duration_name(declared.lateness)}, season {duration_name(rules.season)}, "
-        f"model {declared.model.name}"
+        f"model {declared.model.name}" + "".join(f", challenger {one.name}" for one in declared.challengers)
     )
     click.echo(f"  fingerprints: features {plan.features_fingerprint:016x}, schema {plan.schema_fingerprint:016x}")
     click.echo(f"  reads of one event: {plan.reads} keys in one round trip")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from headrace.demo.history import History
 from headrace.demo.quality import Quality, SeasonQuality, quality_by_season, quality_overall
-from headrace.learner.recipes import recognise
+from headrace.learner.recipes import declared
 from headrace.offline.recomputation import recompute_at
 from headrace.pipeline import Pipeline
 from headrace.pipeline.events import FloatArray, Int64Array
@@ -88,7 +88,7 @@ def _features(plan: FeaturePlan, history: History) -> FloatArray:
 
 def _scores(pipeline: Pipeline, history: History, features: FloatArray) -> tuple[FloatArray, int]:
     """Score every event by what was learned before it, and learn every outcome that comes within the history."""
-    recipe = recognise(pipeline.model.build())
+    recipe = declared(pipeline.model, pipeline.feature_names)
     names = pipeline.feature_names
     # The served model is given float32 numbers, so they are what is learned.
     rows = features.astype(np.float32).astype(np.float64)
@@ -100,7 +100,8 @@ def _scores(pipeline: Pipeline, history: History, features: FloatArray) -> tuple
         until = int(np.searchsorted(known[order], history.times[first], "right"))
         if until > learned:
             due = order[learned:until]
-            recipe.learn(rows[due].tolist(), history.positive[due].tolist(), names)
+            ids = [history.ids[row] for row in due.tolist()]
+            recipe.learn(rows[due].tolist(), history.positive[due].tolist(), names, ids)
             learned = until
         if learned:
             part = slice(first, first + EVENTS_PER_VERSION)

@@ -46,13 +46,16 @@ NOT_FINITE = "not_finite"
 CHUNK = 250
 
 
-def decode(records: Sequence[OutcomeRecord], features_fingerprint: int, width: int) -> list[Example]:
+def decode(
+    records: Sequence[OutcomeRecord], features_fingerprint: int, width: int, *, absence: bool = False
+) -> list[Example]:
     """Read outcomes. Features become the float32 numbers that the served model is given.
 
     Args:
         records: committed records of `outcomes`.
         features_fingerprint: of the pipeline; outcomes of other features are marked as ignored.
         width: number of features.
+        absence: whether the model takes rows in which a feature is absent (NaN).
 
     Returns:
         One example a record, in the same order.
@@ -63,11 +66,13 @@ def decode(records: Sequence[OutcomeRecord], features_fingerprint: int, width: i
     """
     examples: list[Example] = []
     for start in range(0, len(records), CHUNK):
-        examples += _decode_chunk(records[start : start + CHUNK], features_fingerprint, width)
+        examples += _decode_chunk(records[start : start + CHUNK], features_fingerprint, width, absence)
     return examples
 
 
-def _decode_chunk(records: Sequence[OutcomeRecord], features_fingerprint: int, width: int) -> list[Example]:
+def _decode_chunk(
+    records: Sequence[OutcomeRecord], features_fingerprint: int, width: int, absence: bool
+) -> list[Example]:
     outcomes, given = [], []
     for record in records:
         try:
@@ -83,7 +88,8 @@ def _decode_chunk(records: Sequence[OutcomeRecord], features_fingerprint: int, w
             given.append(row)
     with np.errstate(over="ignore"):  # beyond float32 is infinite, and that is looked at below
         cast = np.array(given, np.float64).reshape(-1, width).astype(np.float32)
-    finite = iter(np.asarray(np.isfinite(cast).all(axis=1), np.bool_).tolist())
+    fine = np.isfinite(cast) | np.isnan(cast) if absence else np.isfinite(cast)
+    finite = iter(np.asarray(fine.all(axis=1), np.bool_).tolist())
     rows = iter(cast.tolist())
     examples = []
     for record, outcome, fits in outcomes:

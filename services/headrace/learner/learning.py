@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from headrace.learner.errors import RecipeChangedError, SnapshotError
 from headrace.learner.examples import Example
 from headrace.learner.order_log import OrderLog
 from headrace.learner.prequential import PrequentialMetrics
-from headrace.learner.recipes import LogisticRegressionRecipe
+from headrace.learner.recipes import Recipe
 from headrace.learner.snapshot import Progress, Snapshot
 from headrace.v1.model_pb2 import Artifact
 
@@ -32,7 +33,7 @@ class Learning:
 
     def __init__(
         self,
-        recipe: LogisticRegressionRecipe,
+        recipe: Recipe,
         feature_names: Sequence[str],
         features_fingerprint: int,
         first_offsets: Sequence[int],
@@ -40,7 +41,7 @@ class Learning:
         self.recipe = recipe
         self.feature_names = tuple(feature_names)
         self.features_fingerprint = features_fingerprint
-        self.metrics = PrequentialMetrics()
+        self.metrics = PrequentialMetrics(kind=recipe.score_kind)
         self.ignored: Counter[str] = Counter()
         self.recent: NDArray[np.float32] = np.empty((0, len(self.feature_names)), np.float32)
         self.next_command = 0
@@ -53,7 +54,7 @@ class Learning:
         self._order: list[tuple[int, int]] = []
 
     @classmethod
-    def restore(cls, recipe: LogisticRegressionRecipe, snapshot: Snapshot, features_fingerprint: int) -> Learning:
+    def restore(cls, recipe: Recipe, snapshot: Snapshot, features_fingerprint: int) -> Learning:
         """The learning as it was when the snapshot was taken.
 
         Args:
@@ -122,10 +123,10 @@ class Learning:
         if not taken:
             return
         # Event ids are unique within `outcomes`; the position only makes the order total.
-        taken.sort(key=lambda example: example[:4])
+        taken.sort(key=itemgetter(0, 1, 2, 3))
         rows = [example.row for example in taken]
         labels = [example.label for example in taken]
-        scores = self.recipe.learn(rows, labels, self.feature_names)
+        scores = self.recipe.learn(rows, labels, self.feature_names, [example.event_id for example in taken])
         self.metrics.add(scores, np.array(labels, np.bool_))
         self.recent = np.concatenate([self.recent, np.array(rows[-RECENT_ROWS:], np.float32)])[-RECENT_ROWS:]
         self._order.extend((example.partition, example.offset) for example in taken)
@@ -170,11 +171,20 @@ class Learning:
             recent=self.recent,
         )
 
+    def recipe_metrics(self) -> dict[str, float]:
+        """What the recipe did beside learning, for the announcement: how often the model began anew."""
+        return {"drift_resets": float(self.recipe.resets)} if self.recipe.resets else {}
+
     def order(self, version: str, parent: str, parent_order: Artifact | None) -> OrderLog:
         """The order taken since the last version."""
         positions: Any = np.array(self._order, np.int64).reshape(-1, 2)
         return OrderLog(version, parent, parent_order, positions[:, 0].astype(np.int32), positions[:, 1].copy())
 
-    def version_announced(self) -> None:
-        """Begin a new order log: what was learned so far belongs to a version."""
-        self._order.clear()
+    def version_announced(self, learned: int) -> None:
+        """Begin a new order log.
+
+        Args:
+            learned: outcomes learned since the last version that belong to the one announced; what was learned while
+                it was made belongs to the next.
+        """
+        del self._order[:learned]

@@ -121,7 +121,8 @@ async def _learn(learning: Learning, records: Sequence[OutcomeRecord]) -> None:
     before, ignored_before = learning.learned_count, Counter(learning.ignored)
 
     def decode_and_learn() -> None:
-        learning.learn(decode(records, learning.features_fingerprint, len(learning.feature_names)))
+        width, absence = len(learning.feature_names), learning.recipe.knows_absence
+        learning.learn(decode(records, learning.features_fingerprint, width, absence=absence))
 
     # In a thread, so that heartbeats to Kafka and health checks are answered meanwhile.
     await asyncio.to_thread(decode_and_learn)

@@ -30,8 +30,8 @@ def check(
         version: named in the error.
 
     Raises:
-        ExportMismatchError: a score differs by more than 1e-6, is not a number, or falls on the other side of the
-            threshold. Names the version, the row and both scores.
+        ExportMismatchError: a score differs by more than 1e-6 (of its size, where that is above 1), is not a number,
+            or falls on the other side of the threshold. Names the version, the row and both scores.
     """
     options = onnxruntime.SessionOptions()
     # The check runs beside the learning loop on the same cores.
@@ -40,7 +40,8 @@ def check(
     (scores,) = session.run([OUTPUT_NAME], {INPUT_NAME: rows})
     got: NDArray[np.float32] = np.asarray(scores)[:, 0]
     # Written so that a score that is not a number counts as different.
-    different = ~(np.abs(got - expected) <= TOLERANCE)
+    size = np.maximum(1.0, np.abs(expected))
+    different = ~(np.abs(got - expected) <= TOLERANCE * size)
     # Nearer than this, the answer hangs on the order of summation; and a threshold that float32 cannot hold lies
     # between two of its numbers.
     margin = 1e-12 if float(np.float32(threshold)) == threshold else 1e-7

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +17,21 @@ from headrace.learner.errors import SnapshotError
 
 _SMALLEST = 1e-15
 
+ScoreKind = Literal["probability", "value", "cluster"]
+
 
 class PrequentialMetrics:
-    """Log loss since the beginning, and log loss and ranking quality over the newest outcomes.
+    """Loss since the beginning, and loss and ranking quality over the newest outcomes.
 
     Args:
         window: how many of the newest outcomes the rolling metrics cover.
+        kind: what the scores are. Of probabilities the loss is the log loss, of values the absolute error; the number
+            of a cluster is neither right nor wrong, so nothing is kept of it.
     """
 
-    def __init__(self, window: int = 2000) -> None:
+    def __init__(self, window: int = 2000, kind: ScoreKind = "probability") -> None:
         self._window = window
+        self._kind = kind
         self._count = 0
         self._loss = 0.0
         self._positives = 0
@@ -37,11 +42,13 @@ class PrequentialMetrics:
         """Take outcomes in the order they were learned.
 
         Args:
-            scores: float64 [n], the probability of True before the label was learned.
+            scores: float64 [n], what the model said before the label was learned.
             labels: bool [n].
         """
+        if self._kind == "cluster":
+            return
         self._count += len(scores)
-        self._loss += float(_log_loss(scores, labels).sum())
+        self._loss += float(self._losses(scores, labels).sum())
         self._positives += int(labels.sum())
         self._scores = np.concatenate([self._scores, scores])[-self._window :]
         self._labels = np.concatenate([self._labels, labels])[-self._window :]
@@ -50,10 +57,11 @@ class PrequentialMetrics:
         """The metrics by name; one that is undefined (no outcome, or one class alone) is absent."""
         if not self._count:
             return {}
+        loss = "log_loss" if self._kind == "probability" else "mean_absolute_error"
         values = {
-            "log_loss": self._loss / self._count,
+            loss: self._loss / self._count,
             "positive_rate": self._positives / self._count,
-            "rolling_log_loss": float(_log_loss(self._scores, self._labels).mean()),
+            f"rolling_{loss}": float(self._losses(self._scores, self._labels).mean()),
             "rolling_count": float(len(self._scores)),
         }
         if 0 < int(self._labels.sum()) < len(self._labels):
@@ -84,6 +92,11 @@ class PrequentialMetrics:
             self._labels = np.frombuffer(base64.b64decode(state["labels"]), np.uint8).astype(np.bool_)
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"the metrics in the snapshot are damaged: {error!r}") from error
+
+    def _losses(self, scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+        if self._kind == "value":
+            return np.asarray(np.abs(scores - labels))
+        return _log_loss(scores, labels)
 
 
 def _log_loss(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[np.float64]:

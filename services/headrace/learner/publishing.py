@@ -43,12 +43,13 @@ class Publisher:
             self._builder.build, learning, announcer.newest, announcer.epoch, time.time_ns() // 1000
         )
         await announcer.announce(version, learning.next_command)
-        learning.version_announced()
+        learning.version_announced(since_parent)
         took_s = time.monotonic() - started
         metrics.VERSIONS.inc()
         metrics.PUBLISH.observe(took_s)
         metrics.MODEL_TIME.set(version.model_time_us / 1e6)
-        metrics.LOG_LOSS.set(version.metrics["rolling_log_loss"] if not version.untrained else 0.0)
+        if "rolling_log_loss" in version.metrics:
+            metrics.LOG_LOSS.set(version.metrics["rolling_log_loss"])
         self._log.info(
             "version announced",
             version=version.version,

@@ -14,7 +14,7 @@ from headrace.learner.errors import LearnerError, OutcomesLostError
 from headrace.learner.examples import Example, OutcomeRecord, decode
 from headrace.learner.order_log import OrderLog
 from headrace.learner.outcome_stream import outcome_stream
-from headrace.learner.recipes import LogisticRegressionRecipe, recognise
+from headrace.learner.recipes import Recipe, declared
 from headrace.pipeline import Pipeline
 from headrace.platform.artifacts import ArtifactStore
 from headrace.platform.signing import Verifier
@@ -81,7 +81,7 @@ async def replay(
         raise LearnerError(f"version {version!r} is not announced; kept are {kept}")
     state = snapshot.decode(signed_artifacts.get(store, verifier, found.snapshot, f"snapshot of version {version}"))
     logs = await asyncio.to_thread(_chain, found, store, verifier)
-    recipe = recognise(pipeline.model.build())
+    recipe = declared(pipeline.model, pipeline.feature_names)
     learned = await _learn_again(
         recipe, logs, bootstrap, topics, pipeline, state.progress.first_offsets, progress_timeout_s
     )
@@ -111,7 +111,7 @@ def _chain(version: ModelVersion, store: ArtifactStore, verifier: Verifier) -> l
 
 
 async def _learn_again(
-    recipe: LogisticRegressionRecipe,
+    recipe: Recipe,
     logs: list[OrderLog],
     bootstrap: str,
     topics: Topics,

@@ -11,7 +11,7 @@ from headrace.learner.errors import SnapshotError
 from headrace.learner.learning import Learning
 from headrace.learner.outcome_stream import OutcomeStream, first_offsets, outcome_stream
 from headrace.learner.publishing import Publisher
-from headrace.learner.recipes import recognise
+from headrace.learner.recipes import declared
 from headrace.learner.settings import LearnerSettings
 from headrace.learner.versions import VersionBuilder
 from headrace.platform.artifacts import ArtifactStore
@@ -43,7 +43,7 @@ class LearnerService:
         self._settings = settings
         self._pipeline = load_pipeline(settings.pipeline)
         self._topics = Topics(deployed_name(self._pipeline.name, settings.namespace))
-        self._recipe = recognise(self._pipeline.model.build())
+        self._recipe = declared(self._pipeline.model, self._pipeline.feature_names)
         self._signer = Signer.read(settings.signing_key)
         self._store = ArtifactStore(settings.artifacts)
         self._builder = VersionBuilder(

@@ -1,7 +1,9 @@
-"""Everything a learner needs to go on where a version was made, as one JSON document.
+"""Everything a learner needs to go on where a version was made, as one document.
 
-Model, offsets, metrics and the handled commands are one document, so they can never disagree. There is nothing in it
-that runs when it is read. Floats are written in the shortest form that reads back to the same bits.
+Model, offsets, metrics and the handled commands are one document, so they can never disagree. Floats are written in the
+shortest form that reads back to the same bits. A model whose state is a few numbers is part of the JSON, and nothing in
+it runs when it is read. For other models the JSON is one line between a magic line and the pickled state, which
+`river_pickle` reads after the signature over all of it was verified.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 from headrace.learner.errors import SnapshotError
 
 _FORMAT = 1
+_MAGIC = b"headrace snapshot 2\n"
+_PICKLE = "pickle"
 
 
 @dataclass(frozen=True)
@@ -84,21 +88,33 @@ def encode(snapshot: Snapshot) -> bytes:
         "features_fingerprint": snapshot.features_fingerprint,
         "feature_names": list(snapshot.feature_names),
         "progress": {**vars(progress), "ignored": dict(progress.ignored)},
-        "model": snapshot.model,
+        "model": {name: value for name, value in snapshot.model.items() if name != _PICKLE},
         "metrics": snapshot.metrics,
         "recent": base64.b64encode(snapshot.recent.astype("<f4").tobytes()).decode(),
     }
-    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    if _PICKLE not in snapshot.model:
+        return text
+    return b"".join([_MAGIC, text, b"\n", snapshot.model[_PICKLE]])
+
+
+def suffix(snapshot: Snapshot) -> str:
+    """Suffix of the file of a snapshot."""
+    return ".snapshot" if _PICKLE in snapshot.model else ".json"
 
 
 def decode(content: bytes) -> Snapshot:
-    """Read a snapshot. Verify its signature first.
+    """Read a snapshot. Verify its signature first. A pickled state is not looked into here.
 
     Raises:
         SnapshotError: the bytes are not a whole snapshot of a known format.
     """
     try:
-        document = json.loads(content)
+        text, model = content, {}
+        if content.startswith(_MAGIC):
+            end = content.index(b"\n", len(_MAGIC))
+            text, model = content[len(_MAGIC) : end], {_PICKLE: content[end + 1 :]}
+        document = json.loads(text)
         if document["format"] != _FORMAT:
             raise SnapshotError(f"snapshot format {document['format']!r} is unknown; this learner reads {_FORMAT}")
         progress = document["progress"]
@@ -120,7 +136,7 @@ def decode(content: bytes) -> Snapshot:
                 append_time_us=int(progress["append_time_us"]),
                 next_command=int(progress["next_command"]),
             ),
-            model=dict(document["model"]),
+            model=dict(document["model"]) | model,
             metrics=dict(document["metrics"]),
             recent=np.frombuffer(base64.b64decode(document["recent"]), "<f4")
             .astype(np.float32)

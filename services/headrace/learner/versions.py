@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,19 +63,10 @@ class VersionBuilder:
         """
         version, parent_name = next_version(parent), parent.version if parent is not None else ""
         state = learning.snapshot(version, parent_name)
-        onnx = export(
-            learning.recipe.model,
-            learning.feature_names,
-            {
-                "pipeline": self.deployed,
-                "version": version,
-                "recipe_fingerprint": state.recipe_fingerprint,
-                "features_fingerprint": f"{state.features_fingerprint:016x}",
-                "feature_names": ",".join(state.feature_names),
-            },
-        )
+        served = learning.recipe.copy()
+        onnx = exported(served.model, self.deployed, state)
         rows = learning.recent if len(learning.recent) else _synthetic_rows(len(learning.feature_names))
-        scores = learning.recipe.score(rows.tolist(), learning.feature_names)
+        scores = served.score(rows.tolist(), learning.feature_names)
         onnx_check.check(onnx, rows, scores, self.threshold, version=version)
         order = order_log.encode(
             learning.order(version, parent_name, parent.order if parent is not None else None),
@@ -89,7 +81,7 @@ class VersionBuilder:
             features_fingerprint=state.features_fingerprint,
             recipe_fingerprint=state.recipe_fingerprint,
             onnx=self._put(f"{name}/model", ".onnx", onnx),
-            snapshot=self._put(f"{name}/snapshot", ".json", snapshot.encode(state)),
+            snapshot=self._put(f"{name}/snapshot", snapshot.suffix(state), snapshot.encode(state)),
             order=self._put(f"{name}/order", ".log", order),
             learned=[
                 OffsetRange(partition=partition, first=first, end=end)
@@ -102,7 +94,7 @@ class VersionBuilder:
             model_time_us=progress.model_time_us,
             last_outcome_time_us=progress.append_time_us,
             created_time_us=created_time_us,
-            metrics=learning.metrics.values(),
+            metrics=learning.metrics.values() | learning.recipe_metrics(),
             golden=GoldenRows(
                 rows=len(rows[-GOLDEN_ROWS:]),
                 features=rows[-GOLDEN_ROWS:].ravel().tolist(),
@@ -115,6 +107,27 @@ class VersionBuilder:
 
     def _put(self, name: str, suffix: str, content: bytes) -> Artifact:
         return signed_artifacts.put(self.store, self.signer, name, suffix, content)
+
+
+def exported(model: Any, deployed: str, state: snapshot.Snapshot) -> bytes:
+    """The ONNX file of a version.
+
+    Args:
+        model: the River model in the state of the version.
+        deployed: name of the deployed pipeline.
+        state: names the version, its recipe and its features.
+
+    Raises:
+        UnsupportedModelError: the model has no ONNX form.
+    """
+    metadata = {
+        "pipeline": deployed,
+        "version": state.version,
+        "recipe_fingerprint": state.recipe_fingerprint,
+        "features_fingerprint": f"{state.features_fingerprint:016x}",
+        "feature_names": ",".join(state.feature_names),
+    }
+    return export(model, state.feature_names, metadata)
 
 
 def _synthetic_rows(width: int) -> NDArray[np.float32]:

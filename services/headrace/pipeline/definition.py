@@ -65,11 +65,49 @@ class Model:
         name: name of the recipe.
         build: returns a fresh River pipeline; imports River itself, so that only the learner needs it.
         decision: what to do with a score.
+        class_weights: weight in learning of an outcome by its label, {True: 20}; what is not named weighs 1. Scores
+            shift with it: `calibration` shifts them back.
+        negative_sampling: share of the outcomes with label 0 that is learned, above 0 and at most 1, chosen by a hash
+            of the event id. The served probability is corrected for it exactly.
+        reset_on_drift: confidence (delta, 0.002 say) of ADWIN on the error of each outcome before it is learned; where
+            it finds that the error rose, the model begins anew. None is off.
+        calibration: "platt" learns Platt scaling of the served probability from every outcome. None is off.
     """
 
     name: str
     build: Callable[[], Any]
     decision: Decision = field(default_factory=Decision)
+    class_weights: Mapping[bool, float] | None = None
+    negative_sampling: float = 1.0
+    reset_on_drift: float | None = None
+    calibration: Literal["platt"] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """What is declared beside the River model; options that are off are left out."""
+        options = {
+            "class_weights": None if self.class_weights is None else {str(k): v for k, v in self.class_weights.items()},
+            "negative_sampling": None if self.negative_sampling == 1.0 else self.negative_sampling,
+            "reset_on_drift": self.reset_on_drift,
+            "calibration": self.calibration,
+        }
+        return {"name": self.name, "decision": vars(self.decision)} | {
+            k: v for k, v in options.items() if v is not None
+        }
+
+    def problem(self) -> str:
+        """What is wrong with the declaration; empty when nothing is."""
+        weights = dict(self.class_weights or {})
+        if any(label not in (False, True) for label in weights):
+            return f"class_weights {weights!r}: labels are False and True"
+        if any(not (math.isfinite(weight) and weight > 0) for weight in weights.values()):
+            return f"class_weights {weights!r}: a weight must be more than 0"
+        if not 0 < self.negative_sampling <= 1:
+            return f"negative_sampling {self.negative_sampling}: allowed is above 0 up to 1"
+        if self.reset_on_drift is not None and not 0 < self.reset_on_drift < 1:
+            return f"reset_on_drift {self.reset_on_drift}: allowed is between 0 and 1"
+        if self.calibration not in (None, "platt"):
+            return f"calibration {self.calibration!r}: allowed is 'platt'"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +147,8 @@ class Pipeline:
         key: name of the entity that `events` is keyed by, best the busiest.
         features: feature views, on-demand features, encodings and derived features, in the order of the vector.
         label: what is learned.
-        model: how.
+        model: how; the champion.
+        challengers: other models that learn from the same outcomes beside it, each under a name of its own.
         monitoring: rules of the monitor.
         lateness: how far events may come out of order, in microseconds of event time.
         max_jump: an event further ahead of its partition than this (microseconds) is set aside until confirmed.
@@ -129,6 +168,7 @@ class Pipeline:
         features: Sequence[Feature],
         label: Label,
         model: Model,
+        challengers: Sequence[Model] = (),
         monitoring: Monitoring | None = None,
         lateness: int = DAY,
         max_jump: int = DAY,
@@ -141,6 +181,7 @@ class Pipeline:
         self.features = tuple(features)
         self.label = label
         self.model = model
+        self.challengers = tuple(challengers)
         self.monitoring = monitoring or Monitoring()
         self.lateness = lateness
         self.max_jump = max_jump
@@ -200,6 +241,11 @@ class Pipeline:
         """The feature views, in vector order."""
         return tuple(part for part in self.features if isinstance(part, FeatureView))
 
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The champion, then the challengers."""
+        return (self.model, *self.challengers)
+
     @cached_property
     def entity_fields(self) -> tuple[str, ...]:
         """For each entity the field that holds its id."""
@@ -228,10 +274,19 @@ class Pipeline:
         for duration in ("lateness", "max_jump"):
             if getattr(self, duration) <= 0:
                 raise DefinitionError(f"{duration} must be more than 0 microseconds")
-        if not 0 <= self.model.decision.threshold <= 1:
-            raise DefinitionError(f"decision threshold {self.model.decision.threshold}: allowed is 0 to 1")
+        self._check_models()
         if self.label.horizon <= 0:
             raise DefinitionError("label horizon must be more than 0 microseconds")
+
+    def _check_models(self) -> None:
+        if not 0 <= self.model.decision.threshold <= 1:
+            raise DefinitionError(f"decision threshold {self.model.decision.threshold}: allowed is 0 to 1")
+        names = [model.name for model in self.models]
+        for model in self.models:
+            if problem := model.problem():
+                raise DefinitionError(f"model {model.name!r}: {problem}")
+            if names.count(model.name) > 1:
+                raise DefinitionError(f"model {model.name!r} is declared twice: a challenger needs a name of its own")
 
     def _check_features(self) -> None:
         names = [entity.name for entity in self.entities]

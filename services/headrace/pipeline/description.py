@@ -139,7 +139,7 @@ def describe_pipeline(pipeline: Pipeline) -> dict[str, Any]:
             for entity in plan.entities
         },
         "label": vars(pipeline.label),
-        "model": {"name": pipeline.model.name, "decision": vars(pipeline.model.decision)},
+        "model": pipeline.model.describe(),
         "lateness": pipeline.lateness,
         "max_jump": pipeline.max_jump,
         "clock": pipeline.clock,
