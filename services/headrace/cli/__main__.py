@@ -19,6 +19,7 @@ AREAS = {
     "features": "The feature state of a pipeline.",
     "init": "Write a pipeline to start from.",
     "keys": "Key pairs that sign models, API keys of callers.",
+    "learner": "What the learner has learned, and before it goes live.",
     "pipeline": "Look at a definition, check a change, try it on a file.",
     "predict": "Ask a gateway for a prediction.",
     "rejected": "Records that services could not use.",

@@ -1,8 +1,9 @@
-"""Rebuild a version from the recorded order of its outcomes, and compare it with its snapshot to the bit."""
+"""Rebuild a version from the recorded order of its outcomes, and compare it with what was announced, to the bit."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 
 from headrace.learner import order_log, signed_artifacts, snapshot
 from headrace.learner.announcements import read_announced
-from headrace.learner.errors import LearnerError, OutcomesLostError
+from headrace.learner.errors import LearnerError, OutcomesLostError, RecipeChangedError
 from headrace.learner.examples import Example, OutcomeRecord, decode
 from headrace.learner.order_log import OrderLog
 from headrace.learner.outcome_stream import outcome_stream
 from headrace.learner.recipes import Recipe, declared
+from headrace.learner.versions import exported
 from headrace.pipeline import Pipeline
 from headrace.platform.artifacts import ArtifactStore
 from headrace.platform.signing import Verifier
@@ -28,21 +30,32 @@ class Replay:
 
     Attributes:
         version: the version that was replayed.
-        equal: whether the rebuilt weights are those of the snapshot, to the bit.
+        recipe: name of the model in the pipeline.
+        equal: whether the rebuilt model is that of the snapshot, to the bit.
+        onnx_equal: whether it exports to the announced ONNX file, byte for byte.
+        logs: order logs that lead to the version.
         learned_count: outcomes learned in the replay.
         recorded_count: outcomes that the version says it learned.
         duplicates: positions that are recorded more than once.
-        rebuilt: state of the rebuilt model.
-        recorded: state of the model in the snapshot.
+        rebuilt: state of the rebuilt model; its digest where it is pickled.
+        recorded: the same of the model in the snapshot.
     """
 
     version: str
+    recipe: str
     equal: bool
+    onnx_equal: bool
+    logs: int
     learned_count: int
     recorded_count: int
     duplicates: int
-    rebuilt: dict[str, Any]
-    recorded: dict[str, Any]
+    rebuilt: Any
+    recorded: Any
+
+    @property
+    def same(self) -> bool:
+        """Whether the version is what its order gives, and learned each outcome once."""
+        return self.equal and self.onnx_equal and not self.duplicates and self.learned_count == self.recorded_count
 
 
 async def replay(
@@ -70,6 +83,7 @@ async def replay(
 
     Raises:
         LearnerError: there is no such version; names those there are.
+        RecipeChangedError: the pipeline declares no model of this recipe, or other features.
         SnapshotError: an artifact is missing, damaged, or not signed by the learner.
         OutcomesLostError: outcomes of the version are not in the topic any more.
         KafkaUnavailable: Kafka does not answer.
@@ -81,20 +95,41 @@ async def replay(
         raise LearnerError(f"version {version!r} is not announced; kept are {kept}")
     state = snapshot.decode(signed_artifacts.get(store, verifier, found.snapshot, f"snapshot of version {version}"))
     logs = await asyncio.to_thread(_chain, found, store, verifier)
-    recipe = declared(pipeline.model, pipeline.feature_names)
+    name, recipe = _recipe_of(found, pipeline)
     learned = await _learn_again(
         recipe, logs, bootstrap, topics, pipeline, state.progress.first_offsets, progress_timeout_s
     )
     positions = np.concatenate([np.stack([log.partitions.astype(np.int64), log.offsets], axis=1) for log in logs])
-    rebuilt = recipe.state()
+    rebuilt, recorded = recipe.comparable(recipe.state()), recipe.comparable(state.model)
+    onnx = await asyncio.to_thread(exported, recipe.copy().model, topics.deployed, state)
     return Replay(
         version=version,
-        equal=rebuilt == state.model,
+        recipe=name,
+        equal=rebuilt == recorded,
+        onnx_equal=hashlib.sha256(onnx).digest() == found.onnx.sha256,
+        logs=len(logs),
         learned_count=learned,
         recorded_count=found.learned_count,
         duplicates=len(positions) - len(np.unique(positions, axis=0)),
         rebuilt=rebuilt,
-        recorded=state.model,
+        recorded=recorded,
+    )
+
+
+def _recipe_of(version: ModelVersion, pipeline: Pipeline) -> tuple[str, Recipe]:
+    """Name and fresh recipe of the model that made a version."""
+    if version.features_fingerprint != pipeline.features_fingerprint:
+        raise RecipeChangedError(
+            f"version {version.version} takes features {version.features_fingerprint:016x}, the pipeline declares "
+            f"{pipeline.features_fingerprint:016x}: declare the former features to replay it"
+        )
+    for model in pipeline.models:
+        recipe = declared(model, pipeline.feature_names)
+        if recipe.fingerprint == version.recipe_fingerprint:
+            return model.name, recipe
+    raise RecipeChangedError(
+        f"version {version.version} was made by recipe {version.recipe_fingerprint[:16]}, which is none of the "
+        f"pipeline's models ({', '.join(model.name for model in pipeline.models)}): declare it to replay the version"
     )
 
 
@@ -140,7 +175,14 @@ async def _learn_again(
                 ordered = [read.pop(at) for at in zip(log.partitions.tolist(), log.offsets.tolist(), strict=True)]
             except KeyError as error:
                 raise OutcomesLostError(f"outcome {error.args[0]} of version {log.version} is not there") from error
-            examples: list[Example] = decode(ordered, pipeline.features_fingerprint, len(pipeline.feature_names))
-            recipe.learn([one.row for one in examples], [one.label for one in examples], pipeline.feature_names)
+            examples: list[Example] = decode(
+                ordered, pipeline.features_fingerprint, len(pipeline.feature_names), absence=recipe.knows_absence
+            )
+            recipe.learn(
+                [one.row for one in examples],
+                [one.label for one in examples],
+                pipeline.feature_names,
+                [one.event_id for one in examples],
+            )
             learned += len(examples)
     return learned
