@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
+from river.tree.mondrian.mondrian_tree_nodes import MondrianBranch
 from river.tree.nodes.branch import (
     DTBranch,
     NominalBinaryBranch,
@@ -101,7 +102,11 @@ def routes(root: Any, inputs: Inputs) -> Routes:
         inputs: what the tests look at; gets the slots that this tree needs.
     """
     plain = _plain_routes(root, inputs)
-    return _General(inputs).routes(root) if plain is None else plain
+    if plain is not None:
+        return plain
+    if isinstance(root, MondrianBranch):
+        raise UnsupportedModelError("a Mondrian tree has learned a feature that is not among the model's columns")
+    return _General(inputs).routes(root)
 
 
 def leaf_numbers(trees: Sequence[Routes], inputs: str, graph: Graph, numbers: NDArray[np.int64] | None = None) -> str:
@@ -155,7 +160,7 @@ def leaf_numbers(trees: Sequence[Routes], inputs: str, graph: Graph, numbers: ND
 def _plain_routes(root: Any, inputs: Inputs) -> Routes | None:
     """The tree, if it has only thresholds of known features and no alternate trees; else None. The common case."""
     found = Routes()
-    weights: list[float] = []
+    weights: list[float | None] = []
     column_of: dict[Any, int] = {}
     stack: list[tuple[Any, int]] = [(root, -1)]
     while stack:
@@ -163,7 +168,7 @@ def _plain_routes(root: Any, inputs: Inputs) -> Routes | None:
         number = len(weights)
         if parent >= 0:
             found.false[parent] = number
-        if isinstance(node, NumericBinaryBranch):
+        if isinstance(node, NumericBinaryBranch | MondrianBranch):
             feature = node.feature
             column = column_of.get(feature)
             if column is None:
@@ -175,7 +180,7 @@ def _plain_routes(root: Any, inputs: Inputs) -> Routes | None:
                 return None
             found.add(_AT_MOST, column, float(node.threshold))
             found.true[number] = number + 1
-            weights.append(float(node.total_weight) if _weighs_itself(node) else -1.0)
+            weights.append(_own_weight(node))
             left, right = node.children
             stack.append((right, number))
             stack.append((left, -1))
@@ -184,13 +189,13 @@ def _plain_routes(root: Any, inputs: Inputs) -> Routes | None:
         else:
             found.add(_LEAF, end=len(found.ends))
             found.ends.append((node,))
-            weights.append(node.total_weight)
+            weights.append(_own_weight(node))
     # A branch weighs what its children do; adding from the leaves up does each addition of River's recursion once.
     for number in range(len(weights) - 1, -1, -1):
         if found.modes[number] == _AT_MOST:
-            left_weight, right_weight = weights[number + 1], weights[found.false[number]]
+            left_weight, right_weight = weights[number + 1] or 0.0, weights[found.false[number]] or 0.0
             found.missing_is_true[number] = int(not left_weight < right_weight)
-            if weights[number] < 0:
+            if weights[number] is None:
                 weights[number] = left_weight + right_weight
     return found
 
@@ -310,10 +315,10 @@ class _General:
             if isinstance(node, DTBranch):
                 stack.extend(node.children)
         for node in reversed(order):
-            if isinstance(node, DTBranch) and not _weighs_itself(node):
-                self._weights[id(node)] = sum(self._weights[id(child)] for child in node.children)
-            else:
-                self._weights[id(node)] = node.total_weight
+            own = _own_weight(node)
+            if own is None:
+                own = sum(self._weights[id(child)] for child in node.children)
+            self._weights[id(node)] = own
 
     def _heavier(self, node: Any) -> Any:
         """The child that `most_common_path` names: the first of the heaviest."""
@@ -321,9 +326,13 @@ class _General:
         return node.children[max(range(len(weights)), key=weights.__getitem__)]
 
 
-def _weighs_itself(node: Any) -> bool:
-    """Whether a branch counts its rows rather than add up its children."""
-    return type(node).total_weight is not DTBranch.total_weight
+def _own_weight(node: Any) -> float | None:
+    """What a node weighs against its sibling; None for a branch that weighs what its children do."""
+    if hasattr(node, "log_weight_tree"):
+        return float(node.weight)
+    if isinstance(node, DTBranch) and type(node).total_weight is DTBranch.total_weight:
+        return None
+    return float(node.total_weight)
 
 
 def _alternate(node: Any) -> tuple[Any, ...]:
