@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,22 @@ from onnx import TensorProto, helper
 from river import base
 
 # Each module registers its converters.
-from headrace.onnx_export import linear, scalers  # noqa: F401
+from headrace.onnx_export import (  # noqa: F401
+    baselines,
+    clusters,
+    corrections,
+    encoders,
+    ensembles,
+    feature_maps,
+    linear,
+    naive_bayes,
+    scalers,
+    selection,
+    tree_ensembles,
+    trees,
+    trees_mondrian,
+    wrappers,
+)
 from headrace.onnx_export.conversion import convert, final_step, supported
 from headrace.onnx_export.errors import UnsupportedModelError
 from headrace.onnx_export.graph import Columns, Graph
@@ -24,8 +40,8 @@ _IR_VERSION = 9
 _OPSET = 17
 _ML_OPSET = 3
 
-# A normal float32 times this is the next float32 towards zero.
-_ONE_ULP_DOWN = np.float32(1 - 2.0**-24)
+# Of a normal float32, this times it is half a unit in its last place or up to one.
+_HALF_ULP = np.float32(2.0**-24)
 
 
 def export(model: Any, feature_names: Sequence[str], metadata: Mapping[str, str] | None = None) -> bytes:
@@ -71,17 +87,18 @@ def export(model: Any, feature_names: Sequence[str], metadata: Mapping[str, str]
     return built.SerializeToString(deterministic=True)
 
 
-def check(model: Any, feature_names: Sequence[str] = ("feature",)) -> None:
+def check(model: Any, feature_names: Sequence[str]) -> None:
     """Refuse a model that `export` could not turn into a file; for the moment when it is declared.
 
     Args:
-        model: as for `export`.
+        model: as for `export`; it stays as it is.
         feature_names: as for `export`.
 
     Raises:
         UnsupportedModelError: names the step or setting that has no ONNX form.
     """
-    _score(model, feature_names, Graph())
+    # A copy: some models draw random numbers for a feature that they have not seen.
+    _score(copy.deepcopy(model), feature_names, Graph())
 
 
 def _score(model: Any, feature_names: Sequence[str], graph: Graph) -> str:
@@ -100,8 +117,9 @@ def _score(model: Any, feature_names: Sequence[str], graph: Graph) -> str:
 
 
 def _rounded_down(graph: Graph, probability: str) -> str:
-    """The nearest float32 that is not above a double that is not negative."""
+    """The nearest float32 that is not above a double."""
     nearest = graph.node("Cast", probability, to=TensorProto.FLOAT)
     above = graph.node("Greater", graph.as_double(nearest), probability)
-    below = graph.node("Mul", nearest, graph.constant(np.array(_ONE_ULP_DOWN)))
-    return graph.node("Where", above, below, nearest)
+    # Half a unit in the last place or a little more: rounding makes it one.
+    step = graph.node("Mul", graph.node("Abs", nearest), graph.constant(np.array(_HALF_ULP)))
+    return graph.node("Where", above, graph.node("Sub", nearest, step), nearest)

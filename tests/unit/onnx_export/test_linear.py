@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from river import compose, linear_model, naive_bayes, optim, preprocessing, tree
+from river import linear_model, optim, preprocessing
 
-from headrace.onnx_export import UnsupportedModelError, export
+from headrace.onnx_export import export
 
 THRESHOLDS = (0.25, 0.5, 0.75)
 # Scales like those of card payments: an amount, two flags, counts and means over windows, rates near 0.
@@ -124,20 +124,3 @@ def test_export_is_deterministic() -> None:
     labels = rows[:, 0] > 0
     files = [export(learn(scaled(), rows, labels), names(4)) for _ in range(2)]
     assert files[0] == files[1]
-
-
-@pytest.mark.parametrize(
-    ("model", "named"),
-    [
-        (tree.HoeffdingTreeClassifier(), "HoeffdingTreeClassifier"),
-        (preprocessing.MinMaxScaler() | linear_model.LogisticRegression(), "MinMaxScaler"),
-        (preprocessing.StandardScaler() | naive_bayes.GaussianNB(), "GaussianNB"),
-        (preprocessing.StandardScaler(window_size=5) | linear_model.LogisticRegression(), "window_size"),
-        (linear_model.LogisticRegression(loss=optim.losses.Hinge()), "Hinge"),
-        (preprocessing.StandardScaler(), "StandardScaler has no"),
-        (compose.Pipeline(), "an empty pipeline"),
-    ],
-)
-def test_anything_else_is_refused_by_name(model: Any, named: str) -> None:
-    with pytest.raises(UnsupportedModelError, match=named):
-        export(model, names(2))

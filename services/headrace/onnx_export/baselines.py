@@ -1,0 +1,24 @@
+"""Models that do not look at the features."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from river import dummy
+
+from headrace.onnx_export.conversion import binary_shares, constant_shares, estimator, shares_of
+from headrace.onnx_export.graph import Columns, Graph
+
+
+@shares_of(dummy.NoChangeClassifier, dummy.PriorClassifier)
+def constant_classifier(model: Any, columns: Columns, graph: Graph) -> str:
+    """The class seen last, or how often each was seen."""
+    return constant_shares(binary_shares(model.predict_proba_one({}), type(model).__name__), columns, graph)
+
+
+@estimator(dummy.StatisticRegressor)
+def statistic_regressor(model: Any, columns: Columns, graph: Graph) -> str:
+    """The statistic; NaN while there is none."""
+    value = model.predict_one({})
+    return graph.repeated(math.nan if value is None else float(value), columns.tensor)
