@@ -59,7 +59,7 @@ async def read_announced(bootstrap: str, topics: Topics, timeout_s: float = READ
 
 
 class Announcer:
-    """Announces versions, each in one Kafka transaction with the offsets that it covers. Made by `announcer`.
+    """Announces versions, those of one state in one Kafka transaction with the offsets they cover. Made by `announcer`.
 
     Attributes:
         announced: the versions that are announced, oldest first.
@@ -81,29 +81,35 @@ class Announcer:
         """The version announced last."""
         return self.announced[-1] if self.announced else None
 
-    async def announce(self, version: ModelVersion, next_command: int) -> None:
-        """Announce a version, and remove what is older than the newest `keep`.
+    async def announce(self, versions: Sequence[ModelVersion], next_command: int) -> None:
+        """Announce versions of one state, and remove what is older than the newest `keep` of each recipe.
 
-        The offsets that the version covers are committed for the learner's group in the same transaction; they are
-        for people and tools that watch its lag. The learner itself goes by the snapshot.
+        All are announced or none, so that models that are learned side by side never come apart. The offsets that
+        they cover are committed for the learner's group in the same transaction; they are for people and tools that
+        watch its lag. The learner itself goes by the snapshots.
 
         Args:
-            version: its files are stored already.
+            versions: at least one, in order of name; their files are stored already.
             next_command: offset in `control` of the first command that is not handled.
 
         Raises:
             ProducerFenced: another learner has taken over.
             KafkaUnavailable: not committed in time; a restart finds out whether it was.
         """
-        outdated = self.announced[: max(0, len(self.announced) + 1 - self._keep)]
-        offsets = {kafka.TopicPartition(self._topics.outcomes, one.partition): one.end for one in version.learned}
+        outdated = []
+        for fingerprint in {version.recipe_fingerprint for version in versions}:
+            known = [one for one in (*self.announced, *versions) if one.recipe_fingerprint == fingerprint]
+            outdated += known[: max(0, len(known) - self._keep)]
+        removed = {one.version for one in outdated}
+        offsets = {kafka.TopicPartition(self._topics.outcomes, one.partition): one.end for one in versions[0].learned}
         offsets[kafka.TopicPartition(self._topics.control, 0)] = next_command
         async with kafka.transaction(self._producer):
-            await self._send(version.version, version.SerializeToString())
+            for version in versions:
+                await self._send(version.version, version.SerializeToString())
             for old in outdated:
                 await self._send(old.version, None)
             await self._producer.send_offsets_to_transaction(offsets, self._topics.group("learner"))
-        self.announced = [*self.announced[len(outdated) :], version]
+        self.announced = [one for one in (*self.announced, *versions) if one.version not in removed]
         # Only after the announcements are gone: nobody is sent to a file that is not there. The order logs stay, they
         # are the chain that a replay follows back to version 0.
         for old in outdated:

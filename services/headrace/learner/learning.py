@@ -69,7 +69,8 @@ class Learning:
         if snapshot.recipe_fingerprint != recipe.fingerprint:
             raise RecipeChangedError(
                 f"version {snapshot.version} was made by recipe {snapshot.recipe_fingerprint[:16]}, the pipeline "
-                f"declares {recipe.fingerprint[:16]}: declare the former model again, or use a new namespace"
+                f"declares {recipe.fingerprint[:16]}: declare the former model again and this one as a challenger, "
+                "or use a new namespace"
             )
         if snapshot.features_fingerprint != features_fingerprint:
             raise RecipeChangedError(

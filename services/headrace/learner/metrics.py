@@ -11,3 +11,4 @@ PUBLISH = metrics.histogram("learner_publish_seconds", "From the decision to pub
 MODEL_TIME = metrics.gauge("learner_model_time_seconds", "Highest label time learned, seconds since 1970-01-01 UTC.")
 LOG_LOSS = metrics.gauge("learner_rolling_log_loss_ratio", "Prequential log loss over the newest outcomes.")
 EPOCH = metrics.gauge("learner_leadership_epoch", "Leadership epoch of this learner.")
+RESETS = metrics.counter("learner_drift_resets", "How often the champion began anew because its error rose.")

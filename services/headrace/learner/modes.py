@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
 from headrace.learner import metrics
-from headrace.learner.examples import OutcomeRecord, decode
+from headrace.learner.cohort import Cohort
+from headrace.learner.examples import OutcomeRecord
 from headrace.learner.leadership import PlacedCommand
-from headrace.learner.learning import Learning
 from headrace.learner.outcome_stream import OutcomeStream
 from headrace.learner.publishing import Publisher
 from headrace.platform.health import Heartbeat
@@ -21,7 +20,7 @@ WAIT_LOG_S = 30.0
 
 async def learn_as_outcomes_come(
     stream: OutcomeStream,
-    learning: Learning,
+    cohort: Cohort,
     publisher: Publisher,
     heartbeat: Heartbeat,
     *,
@@ -29,35 +28,54 @@ async def learn_as_outcomes_come(
     gather_limit: int,
     publish_interval_s: float,
     publish_min_outcomes: int,
+    publish_max_outcomes: int,
 ) -> None:
-    """Learn what has arrived, in order, and publish at most every `publish_interval_s`, without end.
+    """Learn what has arrived, in order, and publish by time and by count, without end.
+
+    Where versions take long to make, learning goes on meanwhile.
 
     Args:
         stream: where outcomes come from.
-        learning: what learns them.
-        publisher: publishes its state.
+        cohort: the models that learn them.
+        publisher: publishes their state.
         heartbeat: beaten each time round.
         gather_s: seconds in which what arrives is put in order.
         gather_limit: most outcomes that are put in order at once.
         publish_interval_s: fewest seconds between versions.
         publish_min_outcomes: fewest outcomes that a version has learned since the last.
+        publish_max_outcomes: outcomes since the last version that make one due whatever the time; 0 is never.
     """
     published = time.monotonic() - publish_interval_s
-    while True:
-        heartbeat.beat()
-        records = await stream.gather(gather_s, gather_limit)
-        if records:
-            await _learn(learning, records)
-        learning.advance(await stream.positions())
-        due = time.monotonic() - published >= publish_interval_s
-        if due and learning.learned_since_version >= publish_min_outcomes:
-            published = time.monotonic()
-            await publisher.publish()
+    under_way: asyncio.Task[object] | None = None
+    try:
+        while True:
+            heartbeat.beat()
+            records = await stream.gather(gather_s, gather_limit)
+            if records:
+                await _learn(cohort, records)
+            cohort.advance(await stream.positions())
+            if under_way is not None:
+                if not under_way.done():
+                    continue
+                await under_way
+                under_way = None
+            learned = cohort.learned_since_version
+            due = time.monotonic() - published >= publish_interval_s and learned >= publish_min_outcomes
+            if due or 0 < publish_max_outcomes <= learned:
+                published = time.monotonic()
+                if publisher.slow:
+                    under_way = asyncio.create_task(publisher.finish(publisher.begin_beside()), name="versions")
+                else:
+                    await publisher.publish()
+    finally:
+        if under_way is not None:
+            under_way.cancel()
+            await asyncio.gather(under_way, return_exceptions=True)
 
 
 async def learn_in_lockstep(
     stream: OutcomeStream,
-    learning: Learning,
+    cohort: Cohort,
     publisher: Publisher,
     heartbeat: Heartbeat,
     commands: AsyncIterator[PlacedCommand],
@@ -69,8 +87,8 @@ async def learn_in_lockstep(
 
     Args:
         stream: where outcomes come from.
-        learning: what learns them.
-        publisher: publishes its state.
+        cohort: the models that learn them.
+        publisher: publishes their state.
         heartbeat: beaten while waiting.
         commands: those not handled yet, in order.
     """
@@ -78,18 +96,18 @@ async def learn_in_lockstep(
     # Between commands there is nothing to do, for as long as the replay likes.
     heartbeat.suspend()
     async for offset, command in commands:
-        if offset < learning.next_command:
+        if offset < cohort.next_command:
             continue
         ends = tuple(command.publish_at)
-        if len(ends) != len(learning.next_offsets):
+        if len(ends) != len(cohort.next_offsets):
             log.error(
                 "command refused: it must name an offset for each partition of outcomes",
                 command_id=command.command_id,
                 control_offset=offset,
                 named=len(ends),
-                partitions=len(learning.next_offsets),
+                partitions=len(cohort.next_offsets),
             )
-            learning.next_command = offset + 1
+            cohort.handled(offset)
             continue
         logged = time.monotonic()
 
@@ -101,9 +119,9 @@ async def learn_in_lockstep(
                 log.warning("waiting for outcomes", command_id=command_id, publish_at=ends, read_to=positions)
 
         records = await stream.read_below(ends, waiting)
-        await _learn(learning, records)
-        learning.advance(ends)
-        learning.next_command = offset + 1
+        await _learn(cohort, records)
+        cohort.advance(ends)
+        cohort.handled(offset)
         await publisher.publish()
         heartbeat.suspend()
 
@@ -117,15 +135,11 @@ async def note_ignored_commands(commands: AsyncIterator[PlacedCommand]) -> None:
         )
 
 
-async def _learn(learning: Learning, records: Sequence[OutcomeRecord]) -> None:
-    before, ignored_before = learning.learned_count, Counter(learning.ignored)
-
-    def decode_and_learn() -> None:
-        width, absence = len(learning.feature_names), learning.recipe.knows_absence
-        learning.learn(decode(records, learning.features_fingerprint, width, absence=absence))
-
+async def _learn(cohort: Cohort, records: Sequence[OutcomeRecord]) -> None:
+    before, resets = cohort.champion.learned_count, cohort.champion.recipe.resets
     # In a thread, so that heartbeats to Kafka and health checks are answered meanwhile.
-    await asyncio.to_thread(decode_and_learn)
-    metrics.LEARNED.inc(learning.learned_count - before)
-    for reason, count in (learning.ignored - ignored_before).items():
+    ignored = await asyncio.to_thread(cohort.learn, records)
+    metrics.LEARNED.inc(cohort.champion.learned_count - before)
+    for reason, count in ignored.items():
         metrics.IGNORED.labels(reason).inc(count)
+    metrics.RESETS.inc(cohort.champion.recipe.resets - resets)

@@ -35,6 +35,9 @@ class LearnerSettings(Settings):
     publish_min_outcomes: int = Field(default=1, ge=1)
     """Fewest outcomes that a new version has learned since the last."""
 
+    publish_max_outcomes: int = Field(default=0, ge=0)
+    """Outcomes learned since the last version that make a new one due whatever the time; 0 leaves it to the time."""
+
     gather_s: float = Field(default=0.2, gt=0, le=60)
     """Seconds in which what arrives is put in order before it is learned."""
 
@@ -42,7 +45,7 @@ class LearnerSettings(Settings):
     """Most outcomes that are put in order and learned at once."""
 
     keep_versions: int = Field(default=50, ge=2)
-    """Versions whose model and snapshot are kept; older ones are deleted. Order logs stay."""
+    """Versions of each model whose file and snapshot are kept; older ones are deleted. Order logs stay."""
 
     @field_validator("signing_key")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,20 +10,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.learner import onnx_check, order_log, signed_artifacts, snapshot
-from headrace.learner.learning import Learning
+from headrace.learner.cohort import Member
 from headrace.onnx_export import export
 from headrace.platform.artifacts import ArtifactStore
 from headrace.platform.signing import Signer
-from headrace.v1.model_pb2 import RELEASE_KIND_REFRESH, Artifact, GoldenRows, ModelVersion, OffsetRange
+from headrace.v1.model_pb2 import (
+    RELEASE_KIND_PROMOTION,
+    RELEASE_KIND_REFRESH,
+    Artifact,
+    GoldenRows,
+    ModelVersion,
+    OffsetRange,
+)
 
-FIRST_VERSION = "000000"
 GOLDEN_ROWS = 16
 GOLDEN_TOLERANCE = 1e-5
 
 
-def next_version(parent: ModelVersion | None) -> str:
-    """Name of the version after `parent`; "000000" when there is none."""
-    return FIRST_VERSION if parent is None else f"{int(parent.version) + 1:06d}"
+def next_versions(newest: ModelVersion | None, count: int) -> list[str]:
+    """Names of the `count` versions after `newest`; "000000" is the first when there is none."""
+    first = 0 if newest is None else int(newest.version) + 1
+    return [f"{first + number:06d}" for number in range(count)]
+
+
+def newest_of(announced: Iterable[ModelVersion], recipe_fingerprint: str) -> ModelVersion | None:
+    """The newest version of a recipe among those announced, oldest first; None when there is none."""
+    found = None
+    for version in announced:
+        if version.recipe_fingerprint == recipe_fingerprint:
+            found = version
+    return found
 
 
 @dataclass(frozen=True)
@@ -42,13 +59,14 @@ class VersionBuilder:
     signer: Signer
 
     def build(
-        self, learning: Learning, parent: ModelVersion | None, learner_epoch: int, created_time_us: int
+        self, member: Member, version: str, parent: ModelVersion | None, learner_epoch: int, created_time_us: int
     ) -> ModelVersion:
         """Export, check and store a version. Blocks on the disk; the learning must not change meanwhile.
 
         Args:
-            learning: the state.
-            parent: the version announced last; None for the first.
+            member: the model and its state.
+            version: name of the version.
+            parent: the version of the same recipe announced last; None for its first.
             learner_epoch: leadership epoch of this process.
             created_time_us: wall clock, microseconds since 1970-01-01 UTC.
 
@@ -61,7 +79,7 @@ class VersionBuilder:
             UnsupportedModelError: the model has no ONNX form.
             ArtifactError: a file cannot be written.
         """
-        version, parent_name = next_version(parent), parent.version if parent is not None else ""
+        learning, parent_name = member.learning, parent.version if parent is not None else ""
         state = learning.snapshot(version, parent_name)
         served = learning.recipe.copy()
         onnx = exported(served.model, self.deployed, state)
@@ -77,7 +95,7 @@ class VersionBuilder:
             pipeline=self.deployed,
             version=version,
             parent=parent_name,
-            kind=RELEASE_KIND_REFRESH,
+            kind=RELEASE_KIND_PROMOTION if member.challenger else RELEASE_KIND_REFRESH,
             features_fingerprint=state.features_fingerprint,
             recipe_fingerprint=state.recipe_fingerprint,
             onnx=self._put(f"{name}/model", ".onnx", onnx),
@@ -103,6 +121,9 @@ class VersionBuilder:
             ),
             learner_epoch=learner_epoch,
             feature_names=state.feature_names,
+            recipe=member.name,
+            challenger=member.challenger,
+            origin=parent.origin if parent is not None else "",
         )
 
     def _put(self, name: str, suffix: str, content: bytes) -> Artifact:

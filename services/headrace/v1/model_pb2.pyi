@@ -190,6 +190,9 @@ class ModelVersion(_message.Message):
     GOLDEN_FIELD_NUMBER: _builtins.int
     LEARNER_EPOCH_FIELD_NUMBER: _builtins.int
     FEATURE_NAMES_FIELD_NUMBER: _builtins.int
+    RECIPE_FIELD_NUMBER: _builtins.int
+    CHALLENGER_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     """Deployed pipeline name."""
     version: _builtins.str
@@ -213,6 +216,16 @@ class ModelVersion(_message.Message):
     """When the version was made, wall clock, in microseconds since 1970-01-01 UTC."""
     learner_epoch: _builtins.int
     """Leadership epoch of the learner: a version of a lower epoch than one already announced is a zombie's and is ignored."""
+    recipe: _builtins.str
+    """Name of the recipe as the pipeline declares it, for example "forest". Empty in versions from before a pipeline could
+    have several; the recipe is told by its fingerprint.
+    """
+    challenger: _builtins.bool
+    """True when the pipeline declares the recipe as a challenger: learned beside the champion, in traffic only when told."""
+    origin: _builtins.str
+    """Where the learning began: empty for the untrained recipe, "bootstrap" for a history that was learned before going
+    live. Set in the version that began there, and in those that continue it.
+    """
     @_builtins.property
     def onnx(self) -> Global___Artifact:
         """The model that Triton serves."""
@@ -263,10 +276,13 @@ class ModelVersion(_message.Message):
         golden: Global___GoldenRows | None = ...,
         learner_epoch: _builtins.int = ...,
         feature_names: _abc.Iterable[_builtins.str] | None = ...,
+        recipe: _builtins.str = ...,
+        challenger: _builtins.bool = ...,
+        origin: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["golden", b"golden", "onnx", b"onnx", "order", b"order", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_time_us", b"created_time_us", "feature_names", b"feature_names", "features_fingerprint", b"features_fingerprint", "golden", b"golden", "kind", b"kind", "last_outcome_time_us", b"last_outcome_time_us", "learned", b"learned", "learned_count", b"learned_count", "learner_epoch", b"learner_epoch", "metrics", b"metrics", "model_time_us", b"model_time_us", "onnx", b"onnx", "order", b"order", "parent", b"parent", "pipeline", b"pipeline", "recipe_fingerprint", b"recipe_fingerprint", "snapshot", b"snapshot", "untrained", b"untrained", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenger", b"challenger", "created_time_us", b"created_time_us", "feature_names", b"feature_names", "features_fingerprint", b"features_fingerprint", "golden", b"golden", "kind", b"kind", "last_outcome_time_us", b"last_outcome_time_us", "learned", b"learned", "learned_count", b"learned_count", "learner_epoch", b"learner_epoch", "metrics", b"metrics", "model_time_us", b"model_time_us", "onnx", b"onnx", "order", b"order", "origin", b"origin", "parent", b"parent", "pipeline", b"pipeline", "recipe", b"recipe", "recipe_fingerprint", b"recipe_fingerprint", "snapshot", b"snapshot", "untrained", b"untrained", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

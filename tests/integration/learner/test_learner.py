@@ -240,9 +240,9 @@ async def test_a_fenced_learner_cannot_announce(deployment: Deployment) -> None:
         announcer(deployment.bootstrap, deployment.topics, deployment.store) as zombie,
         announcer(deployment.bootstrap, deployment.topics, deployment.store) as leader,
     ):
-        await leader.announce(version, 0)
+        await leader.announce([version], 0)
         with pytest.raises(kafka.ProducerFenced):
-            await zombie.announce(ModelVersion(version="000000", pipeline="zombie", learner_epoch=1), 0)
+            await zombie.announce([ModelVersion(version="000000", pipeline="zombie", learner_epoch=1)], 0)
         assert [one.pipeline for one in await deployment.announced()] == [""]
     async with announcer(deployment.bootstrap, deployment.topics, deployment.store) as successor:
         assert successor.epoch == 2
