@@ -1,0 +1,259 @@
+"""What is particular to trees: thresholds, absent features, alternate trees, categories, drift."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from river import drift, forest, linear_model, preprocessing, stats, tree
+from river.tree.nodes.branch import DTBranch, NumericBinaryBranch
+from river.tree.nodes.hatc_nodes import AdaBranchClassifier, AdaLeafClassifier, AdaNumBinaryBranchClass
+from river.tree.nodes.hatr_nodes import AdaBranchRegressor, AdaLeafRegMean, AdaNumBinaryBranchReg
+from river.tree.nodes.htc_nodes import LeafMajorityClass
+from river.tree.splitter import GaussianSplitter, HistogramSplitter, QOSplitter
+
+from headrace.onnx_export import UnsupportedModelError, check, export
+from tests.unit.onnx_export.case import NAMES
+from tests.unit.onnx_export.comparing import assert_same, learn, onnx_scores
+from tests.unit.onnx_export.drifting import drifting_rows
+from tests.unit.onnx_export.every_tree import NOMINAL, QUICK, QUICK_VALUE
+from tests.unit.onnx_export.test_every_model import random_rows
+
+thresholds = st.floats(-1e30, 1e30, allow_nan=False)
+
+
+def leaf(false: float, true: float) -> LeafMajorityClass:
+    return LeafMajorityClass({False: false, True: true}, 1, GaussianSplitter())
+
+
+def stump(threshold: float) -> tree.HoeffdingTreeClassifier:
+    """True above the threshold."""
+    model = tree.HoeffdingTreeClassifier(leaf_prediction="mc")
+    model.classes = {False, True}
+    model._root = NumericBinaryBranch({}, "a", threshold, 0, leaf(3.0, 1.0), leaf(1.0, 3.0))
+    return model
+
+
+def around(threshold: float) -> list[float]:
+    """The float32 numbers next to a double, on both sides."""
+    nearest = np.float32(threshold)
+    below, above = np.nextafter(nearest, np.float32(-np.inf)), np.nextafter(nearest, np.float32(np.inf))
+    return [float(below), float(nearest), float(above)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(threshold=thresholds)
+@example(threshold=0.1)  # the nearest float32 lies above
+@example(threshold=0.7)  # below
+@example(threshold=1.0)
+@example(threshold=0.0)
+@example(threshold=-1e-40)
+def test_values_at_a_threshold(threshold: float) -> None:
+    rows = np.array([[value] for value in around(threshold)], np.float32)
+    assert_same(stump(threshold), rows, ("a",))
+
+
+@settings(max_examples=20, deadline=None)
+@given(row=st.floats(-1e6, 1e6, width=32), others=st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=4))
+def test_thresholds_behind_a_scaler(row: float, others: list[float]) -> None:
+    """There the columns are doubles: a threshold between two of them that are one float32 still parts them."""
+    scaler = preprocessing.StandardScaler()
+    for other in others:
+        scaler.learn_one({"a": other})
+    scaled = scaler.transform_one({"a": row})["a"]
+    for threshold in (scaled, float(np.nextafter(scaled, -np.inf)), float(np.nextafter(scaled, np.inf))):
+        assert_same(scaler | stump(threshold), np.array([[row]], np.float32), ("a",))
+
+
+class TestDrift:
+    """Files made again and again while a drifting stream is learned; longer streams are in tests/chaos."""
+
+    def test_adaptive_tree(self) -> None:
+        model = tree.HoeffdingAdaptiveTreeClassifier(
+            grace_period=50, delta=1e-3, drift_window_threshold=50, bootstrap_sampling=False, seed=1
+        )
+        alternates = followed(model, "sea", 5000)
+        assert alternates
+        assert model.n_switch_alternate_trees or model.n_pruned_alternate_trees
+
+    def test_forest(self) -> None:
+        model = forest.ARFClassifier(
+            n_models=3, leaf_prediction="nba", drift_detector=drift.ADWIN(0.9, clock=8), seed=1
+        )
+        followed(model, "sea", 2000)
+        assert model.n_drifts_detected()
+
+    def test_reconsidered_splits(self) -> None:
+        model = tree.ExtremelyFastDecisionTreeClassifier(
+            grace_period=50, delta=0.05, tau=0.2, min_samples_reevaluate=100
+        )
+        followed(model, "sea", 2000)
+        assert model.n_branches > 1
+
+
+def followed(model: Any, stream: str, count: int) -> int:
+    """Learn a drifting stream; compare with a new file every 500 rows. Returns how many files had alternate trees."""
+    names, rows, labels = drifting_rows(stream, count)
+    alternates = 0
+    for end in range(500, count + 1, 500):
+        learn(model, rows[end - 500 : end], labels[end - 500 : end], names)
+        assert_same(model, rows[max(0, end - 600) : end], names)
+        alternates += bool(list(alternate_trees(getattr(model, "_root", None))))
+    return alternates
+
+
+def alternate_trees(node: Any) -> Any:
+    if isinstance(node, AdaBranchClassifier | AdaBranchRegressor) and node._alternate_tree is not None:
+        yield node._alternate_tree
+    if isinstance(node, DTBranch):
+        for child in node.children:
+            yield from alternate_trees(child)
+
+
+def ada_leaf(false: float, true: float, right: int) -> AdaLeafClassifier:
+    made = AdaLeafClassifier({False: false, True: true}, 1, GaussianSplitter(), drift.ADWIN(), None)
+    for correct in range(4):
+        made._mean_error.update(int(correct >= right))
+    return made
+
+
+def ada_leaf_mean(mean: float, weight: int) -> AdaLeafRegMean:
+    var = stats.Var()
+    for _ in range(weight):
+        var.update(mean)
+    return AdaLeafRegMean(var, 1, GaussianSplitter(), drift.ADWIN(), None)
+
+
+ABSENCES = np.array(list(itertools.product((-1.0, 1.0, np.nan), repeat=3)), np.float32)
+
+
+def test_alternate_trees_where_features_are_absent() -> None:
+    """Where a feature is absent, River asks the alternate tree of the heavier child twice."""
+
+    def branch(feature: str, left: Any, right: Any, alternate: Any) -> Any:
+        made = AdaNumBinaryBranchClass({}, feature, 0.0, 0, left, right, drift_detector=drift.ADWIN())
+        made._alternate_tree = alternate
+        return made
+
+    model = tree.HoeffdingAdaptiveTreeClassifier(leaf_prediction="mc", seed=1)
+    model.classes = {False, True}
+    inner = branch("c", ada_leaf(3.0, 4.0, 1), ada_leaf(90.0, 5.0, 2), ada_leaf(1.0, 7.0, 3))
+    middle = branch("b", ada_leaf(5.0, 1.0, 2), inner, ada_leaf(2.0, 3.0, 1))
+    model._root = branch("a", ada_leaf(1.0, 2.0, 3), middle, ada_leaf(8.0, 1.0, 1))
+    assert_same(model, ABSENCES, ("a", "b", "c"), drop_nan=True)
+    # A feature that no row has at all.
+    assert_same(model, ABSENCES[:, :2], ("a", "c"), drop_nan=True)
+
+
+def test_alternate_trees_of_a_regressor() -> None:
+    def branch(feature: str, left: Any, right: Any, alternate: Any) -> Any:
+        made = AdaNumBinaryBranchReg(None, feature, 0.0, 0, left, right, drift_detector=drift.ADWIN())
+        made._alternate_tree = alternate
+        return made
+
+    model = tree.HoeffdingAdaptiveTreeRegressor(leaf_prediction="mean", seed=1)
+    middle = branch("b", ada_leaf_mean(1.0, 9), ada_leaf_mean(2.0, 3), ada_leaf_mean(4.0, 1))
+    model._root = branch("a", middle, ada_leaf_mean(8.0, 2), ada_leaf_mean(16.0, 1))
+    assert_same(model, ABSENCES[:, :2], ("a", "b"), drop_nan=True)
+
+
+@pytest.mark.parametrize("binary_split", [False, True])
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_categories_that_no_split_has_seen(adaptive: bool, binary_split: bool) -> None:
+    wanted = {**QUICK, **NOMINAL, "binary_split": binary_split}
+    model: Any = tree.HoeffdingTreeClassifier(**wanted)
+    if adaptive:
+        model = tree.HoeffdingAdaptiveTreeClassifier(**wanted, seed=1)
+    rows = random_rows(400)
+    learn(model, rows, [bool(row[2] in (0.0, 0.5)) ^ bool(row[0] > 1.5) for row in rows], NAMES)
+    assert model.n_branches
+    rows = random_rows(60, 5)
+    rows[:20, 2], rows[10:30, 2] = 7.0, np.nan
+    rows[40:, 0] = np.nan
+    assert_same(model, rows, NAMES, drop_nan=True)
+
+
+def test_intervals_that_no_split_has_seen() -> None:
+    model = tree.HoeffdingTreeRegressor(
+        **QUICK_VALUE, leaf_prediction="mean", splitter=QOSplitter(radius=0.3, allow_multiway_splits=True)
+    )
+    rows = random_rows(400)
+    learn(model, rows, [float(np.floor(row[0] / 0.3)) for row in rows], NAMES)
+    assert model.n_branches
+    rows = random_rows(200, 5)
+    rows[:20, 0] = np.linspace(-30.0, 30.0, 20)
+    rows[20:40, 0] = np.arange(20) * 0.3
+    rows[40:60, 0] = np.nan
+    assert_same(model, rows, NAMES, drop_nan=True)
+
+
+def test_leaves_choose_for_themselves() -> None:
+    """In one tree some leaves answer by naive Bayes, some by majority; in one forest too."""
+    names, rows, labels = drifting_rows("agrawal", 2500)
+    model = learn(tree.HoeffdingTreeClassifier(grace_period=50, delta=0.01, tau=0.3), rows, labels, names)
+    kinds = {n._nb_correct_weight >= n._mc_correct_weight for n in model._root.iter_leaves() if n.is_active()}
+    assert kinds == {True, False}
+    assert_same(model, rows, names)
+
+
+def test_a_far_value_in_a_naive_bayes_leaf() -> None:
+    """Log densities far below zero that differ little: in float32 nothing of the difference is left."""
+    model = tree.HoeffdingTreeClassifier(leaf_prediction="nb")
+    for value, label in ((0.999, False), (1.001, False), (1.0, True), (1.0021, True)):
+        model.learn_one({"a": value, "b": 0.0}, label)
+    rows = np.array([[value, 0.0] for value in (1.0, 1.5, 1.0011, 3.0)], np.float32)
+    assert_same(model, rows, ("a", "b"))
+
+
+def test_background_trees_answer_nothing() -> None:
+    names, rows, labels = drifting_rows("rbf", 600)
+    model = forest.ARFClassifier(n_models=2, warning_detector=drift.ADWIN(0.9, clock=1), seed=1)
+    learn(model, rows, labels, names)
+    assert any(tree is not None for tree in model._background)
+    content = export(model, names)
+    model._background = [None, None]
+    assert export(model, names) == content
+
+
+def test_features_that_the_tree_never_saw() -> None:
+    names, rows, labels = drifting_rows("sea", 600)
+    model: Any = learn(tree.HoeffdingTreeClassifier(**QUICK), rows, labels, names)
+    wider = np.concatenate([rows[:50, ::-1], rows[:50, :1] * 9], axis=1)
+    assert_same(model, wider, (*names[::-1], "new"))
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        (tree.HoeffdingTreeClassifier(splitter=HistogramSplitter()), "HoeffdingTreeClassifier.splitter=Histogram"),
+        (forest.ARFClassifier(splitter=HistogramSplitter()), "ARFClassifier.splitter=HistogramSplitter"),
+        (tree.HoeffdingTreeRegressor(leaf_model=tree.SGTRegressor()), r"HoeffdingTreeRegressor.leaf_model=SGTReg"),
+        (forest.ARFRegressor(leaf_model=linear_model.PARegressor()), r"ARFRegressor.leaf_model=PARegressor"),
+        (tree.LASTClassifier(), "LASTClassifier has no ONNX form"),
+    ],
+)
+def test_refused_by_name(model: Any, named: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=named):
+        check(model, NAMES)
+
+
+def test_a_third_class_is_refused() -> None:
+    model = tree.HoeffdingTreeClassifier()
+    for label in (False, True, "maybe"):
+        model.learn_one({"a": 1.0}, label)
+    with pytest.raises(UnsupportedModelError, match="HoeffdingTreeClassifier: the class 'maybe' is neither"):
+        export(model, ("a",))
+
+
+def test_mondrian_regressor() -> None:
+    rows = random_rows(150)
+    model: Any = forest.AMFRegressor(n_estimators=3, seed=1)
+    learn(model, rows[:100], [float(row[0]) for row in rows[:100]], NAMES)
+    assert_same(model, rows, NAMES)
+    rows[:, 1] = np.nan
+    assert_same(model, rows, NAMES, drop_nan=True)
+    assert onnx_scores(export(forest.AMFRegressor(), NAMES), rows[:2]).tolist() == [0.0, 0.0]
