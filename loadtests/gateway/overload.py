@@ -76,6 +76,7 @@ class Phase:
         good: answers within the deadline.
         latencies: of answers, from when the call was due, in seconds.
         ends: how the others ended, by status.
+        refused: after how long those heard that were told to come back later, in seconds.
         late: how late calls were sent, in seconds.
     """
 
@@ -84,6 +85,7 @@ class Phase:
     good: int = 0
     latencies: list[float] = field(default_factory=list)
     ends: Counter[str] = field(default_factory=Counter)
+    refused: list[float] = field(default_factory=list)
     late: list[float] = field(default_factory=list)
 
     @property
@@ -138,6 +140,8 @@ async def offer(methods: list[Any], payments: Payments, rate: float, seconds: fl
             await method(payments.one(), timeout=left)
         except grpc.aio.AioRpcError as error:
             phase.ends[error.code().name] += 1
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                phase.refused.append(time.perf_counter() - due)
             return
         took = time.perf_counter() - due
         phase.latencies.append(took)
@@ -189,6 +193,7 @@ async def measure(given: argparse.Namespace) -> list[Figure]:
                     better="lower",
                     most=given.deadline_ms,
                 ),
+                figure(f"{name}: refused after, p50", percentile(phase.refused, 0.5), "ms", better="lower"),
                 figure(f"{name}: sent late, p99", percentile(phase.late, 0.99), "ms", better="lower"),
             ]
             ends = ", ".join(f"{count} {end}" for end, count in phase.ends.most_common())

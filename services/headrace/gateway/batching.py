@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from headrace.gateway.batch_queues import BatchQueues, KeyQueue, Priority, Waiting
 from headrace.gateway.errors import ExpiredError, NotServingError, OverloadedError
+from headrace.gateway.loop_rest import LoopRest
 from headrace.gateway.service_time import Spacing
 
 K = TypeVar("K", bound=Hashable)
@@ -40,9 +41,6 @@ PATIENCE = 8.0
 
 SLACK = 0.15
 """How much longer than that a server may take, as a share of a call: the share of calls that overlap is an estimate."""
-
-# However long a call took, no row waits longer than this for others.
-LONGEST_REST_S = 0.02
 
 # Timers may fire this much early, in seconds.
 RESOLUTION_S = 1e-6
@@ -97,9 +95,8 @@ class Batcher(Generic[K, B, A]):
         max_in_flight: calls that may be under way at once.
         window_s: how long the oldest row may wait while a call is under way, in seconds; None follows the measured
             time of the calls, which needs no tuning.
-        rest: for calls that work on the event loop itself: says how long the next batch gathers rows after a call, as a
-            share of the time that the call took. The loop takes in rows meanwhile, which it cannot while it works. For
-            the same reason only full batches are called beside another one.
+        rest: for calls that work on the event loop itself: says until when the loop takes in rows after a call, which
+            it cannot while it works. For the same reason only full batches are called beside another one.
         observe: told of each batch when it leaves: its rows, how long its oldest row waited, in seconds, and why it
             left.
     """
@@ -113,7 +110,7 @@ class Batcher(Generic[K, B, A]):
         max_queued_rows: int,
         max_in_flight: int,
         window_s: float | None = None,
-        rest: Callable[[], float] | None = None,
+        rest: LoopRest | None = None,
         observe: Callable[[int, float, Flush], None] | None = None,
     ) -> None:
         self._process = process
@@ -130,7 +127,6 @@ class Batcher(Generic[K, B, A]):
         self._spacing = Spacing(1 / max_in_flight)
         self._hold_until = 0.0
         self._rest = rest
-        self._rest_until = 0.0
         self._overlapping = 0
         self._since_alone = 0
         self._alone_until = 0.0
@@ -218,12 +214,12 @@ class Batcher(Generic[K, B, A]):
                 raise ExpiredError(f"the {self._name} cannot answer within the deadline")
         waiting = Waiting(block, rows, deadline, now, self._loop.create_future(), queue)
         self._queues.add(queue, waiting, priority)
-        # In the next turn of the loop, so that callers who come in one turn share a batch. With the timer set, only a
-        # full batch or an idle server changes anything; with all calls under way, nothing does.
+        # In the next turn of the loop, so that callers who come in one turn share a batch. With all calls under way,
+        # nothing is due.
         if (
             self._soon is None
             and len(self._calls) < self._max_in_flight
-            and (self._timer is None or not self._calls or queue.rows >= self.max_rows)
+            and (self._timer is None or self._changes_what_is_due(queue, rows))
         ):
             self._soon = self._loop.call_soon(self._pump)
         return waiting
@@ -271,12 +267,13 @@ class Batcher(Generic[K, B, A]):
         if not self._queues.ready or len(self._calls) >= self._max_in_flight:
             self._stop_timer()
             return
-        if self._calls and self._rest is not None:
-            self._stop_timer()
-            return
         when = max(self._hold_until, self._alone_until)
-        if not self._calls:
-            when = self._rest_until
+        if self._rest is not None:
+            full = self._queues.any_full()
+            if self._calls and not full:
+                self._stop_timer()
+                return
+            when = self._rest.until(now, full=full)
         elif self._window_s is not None:
             when = self._queues.oldest() + self._window_s
         if self._timer is not None:
@@ -296,20 +293,21 @@ class Batcher(Generic[K, B, A]):
 
     def _due(self, now: float) -> tuple[KeyQueue[K, B, A], Flush] | None:
         """The queue whose turn it is, and why; None where none is due."""
-        ready, max_rows = self._queues.ready, self.max_rows
+        max_rows = self.max_rows
         soon = now + RESOLUTION_S
-        if not self._calls:
-            return self._due_alone(soon)
-        if self._rest is not None:
+        if self._rest is not None and not self._closed:
+            full = self._queues.any_full()
             # A second one beside it only where it cannot get larger by waiting.
-            return (self._queues.next(), Flush.FULL) if self._queues.any_full() else None
+            if (self._calls and not full) or soon < self._rest.until(now, full=full):
+                return None
+        if not self._calls or self._rest is not None:
+            queue = self._queues.next()
+            if queue.rows >= max_rows:
+                return queue, Flush.FULL
+            rested = self._rest is not None and self._rest.waited(queue.oldest())
+            return queue, Flush.WAITED if rested else Flush.IDLE
         if self._window_s is not None:
-            for queue in ready:
-                if queue.rows >= max_rows:
-                    return queue, Flush.FULL
-                if self._closed or soon >= queue.oldest() + self._window_s:
-                    return queue, Flush.WAITED
-            return None
+            return self._due_by_window(soon, self._window_s)
         if soon < self._alone_until:
             return None
         # A full batch of one key is a turn for whichever key comes next: or the others would wait for ever.
@@ -318,14 +316,21 @@ class Batcher(Generic[K, B, A]):
         queue = self._queues.next()
         return queue, Flush.FULL if queue.rows >= max_rows else Flush.WAITED
 
-    def _due_alone(self, soon: float) -> tuple[KeyQueue[K, B, A], Flush] | None:
-        """The same while nothing is under way."""
-        if soon < self._rest_until and not self._closed and not self._queues.any_full():
-            return None
-        queue = self._queues.next()
-        if queue.rows >= self.max_rows:
-            return queue, Flush.FULL
-        return queue, Flush.WAITED if queue.oldest() < self._rest_until else Flush.IDLE
+    def _due_by_window(self, soon: float, window_s: float) -> tuple[KeyQueue[K, B, A], Flush] | None:
+        for queue in self._queues.ready:
+            if queue.rows >= self.max_rows:
+                return queue, Flush.FULL
+            if self._closed or soon >= queue.oldest() + window_s:
+                return queue, Flush.WAITED
+        return None
+
+    def _changes_what_is_due(self, queue: KeyQueue[K, B, A], rows: int) -> bool:
+        """Whether rows that have just been added are a reason to look before the timer does: to an idle server, or a
+        batch that they filled.
+        """
+        if self._rest is None:
+            return not self._calls or queue.rows >= self.max_rows
+        return queue.rows - rows < self.max_rows <= queue.rows
 
     def _flush(self, queue: KeyQueue[K, B, A], reason: Flush, now: float) -> None:
         late = now + queue.service.at_least(1)
@@ -369,7 +374,7 @@ class Batcher(Generic[K, B, A]):
         batch = call.batch
         if self._rest is not None:
             now = self._loop.time()
-            self._rest_until = now + min(LONGEST_REST_S, self._rest() * (now - call.began))
+            self._rest.ended(now, now - call.began)
         error = NotServingError("the gateway is stopping") if task.cancelled() else task.exception()
         if error is None:
             answers = task.result()

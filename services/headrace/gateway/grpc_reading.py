@@ -23,13 +23,16 @@ def add_service(
     register: Callable[[Any, Any], None],
     servicer: object,
     server: grpc.aio.Server,
-) -> None:
+) -> dict[str, Any]:
     """Add a service to a server.
 
     Args:
         register: the generated function of the service.
         servicer: has its methods. What they are given may be `Unreadable`.
         server: to add it to.
+
+    Returns:
+        The handler of each method, by its path.
     """
     registered = _Registered()
     register(servicer, registered)
@@ -37,7 +40,8 @@ def add_service(
         name: handler._replace(request_deserializer=_tolerant(handler.request_deserializer))
         for name, handler in registered.handlers.items()
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(registered.service, handlers),))
+    server.add_registered_method_handlers(registered.service, handlers)
+    return {f"/{registered.service}/{name}": handler for name, handler in handlers.items()}
 
 
 class _Registered:

@@ -21,6 +21,7 @@ from headrace.gateway.access_grpc import (
     connection_options,
     server_credentials,
 )
+from headrace.gateway.grpc_intake import CallIntake, is_known
 from headrace.gateway.grpc_reading import add_service
 from headrace.gateway.grpc_service import STOPPING, Context, FeatureService, PredictionService
 from headrace.platform import telemetry
@@ -151,8 +152,12 @@ class GrpcServer:
         self._stopping = asyncio.Event()
         descriptor = prediction_service_pb2.DESCRIPTOR.services_by_name
         self._names = {name: descriptor[name].full_name for name in SERVICES}
-        add_service(add_PredictionServiceServicer_to_server, predictions, self._server)
-        add_service(add_FeatureServiceServicer_to_server, features, self._server)
+        self._handlers = {
+            **add_service(add_PredictionServiceServicer_to_server, predictions, self._server),
+            **add_service(add_FeatureServiceServicer_to_server, features, self._server),
+        }
+        self._interceptors = interceptors
+        self._intake: CallIntake | None = None
         health_pb2_grpc.add_HealthServicer_to_server(_LiveHealth(self._serving, self._stopping), self._server)
         add_reflection(
             (*self._names.values(), health.SERVICE_NAME, reflection.SERVICE_NAME),
@@ -174,6 +179,8 @@ class GrpcServer:
         except RuntimeError as error:
             raise GrpcServerError(f"cannot listen for gRPC on {self._address}") from error
         await self._server.start()
+        if is_known():
+            self._intake = CallIntake(self._server, self._handlers, self._interceptors)
         return port
 
     async def stop(self, grace_s: float) -> None:
@@ -184,6 +191,8 @@ class GrpcServer:
         await asyncio.wait({stopping}, timeout=min(TOLD_S, grace_s))
         self._predictions.end_streams()
         await stopping
+        if self._intake is not None:
+            await self._intake.ended()
 
     def _serving(self) -> dict[str, bool]:
         # A call needs no share of the vectors, which changes hands whenever a gateway comes or goes.

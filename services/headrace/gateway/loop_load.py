@@ -33,7 +33,7 @@ def wanted_s() -> Callable[[], float]:
     """Reads for how long this thread has run or waited for a processor, in seconds.
 
     A thread that others keep from running is busy all the same. Linux says how long it waited; elsewhere only the time
-    that it ran counts.
+    that it ran counts. What Linux says there of how long it ran is behind by what it has run since it last slept.
     """
     try:
         file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
@@ -42,8 +42,7 @@ def wanted_s() -> Callable[[], float]:
         return time.thread_time
 
     def read() -> float:
-        ran, waited, *_ = os.pread(file, 128, 0).split()
-        return (int(ran) + int(waited)) / 1e9
+        return time.thread_time() + int(os.pread(file, 128, 0).split()[1]) / 1e9
 
     return read
 

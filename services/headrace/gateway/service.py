@@ -31,6 +31,7 @@ from headrace.gateway.inference_cache import InferenceCache
 from headrace.gateway.kafka_scorer import KafkaScorer
 from headrace.gateway.lease_renewal import LeaseRenewal
 from headrace.gateway.loop_load import LoopLoad, wanted_s
+from headrace.gateway.loop_rest import LoopRest
 from headrace.gateway.metrics import BATCH_ROWS, FLUSHES, QUEUE_TIME, UNSENT_ROWS
 from headrace.gateway.model_scores import ModelBatcher, ModelScores
 from headrace.gateway.prediction_encoding import PredictionEncoder
@@ -211,6 +212,7 @@ class GatewayService:
             self._shadows,
             encoder,
         )
+        wanted = wanted_s()
         self._requests: RequestBatcher = Batcher(
             scoring.answer,
             name="requests",
@@ -218,7 +220,7 @@ class GatewayService:
             window_s=window_s,
             max_queued_rows=settings.queue_rows,
             max_in_flight=REQUESTS_IN_FLIGHT,
-            rest=LoopLoad(wanted_s()).rest,
+            rest=LoopRest(LoopLoad(wanted).rest, wanted),
             observe=self._requests_left,
         )
         clock = asyncio.get_running_loop().time

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -125,28 +126,15 @@ def test_short_errors_are_told_whole() -> None:
     assert status_of(GatewayError("secret of ours")).message == "the gateway failed; its log says more"
 
 
-class _Server:
-    """Keeps the handlers that are added."""
-
-    handlers: tuple[Any, ...] = ()
-
-    def add_generic_rpc_handlers(self, handlers: tuple[Any, ...]) -> None:
-        self.handlers += handlers
-
-
-class _Call:
-    def __init__(self, method: str) -> None:
-        self.method = method
-        self.invocation_metadata = ()
-
-
 def test_bytes_that_are_no_message_are_an_invalid_request() -> None:
     class Servicer:
         Predict = PredictBatch = StreamPredict = staticmethod(lambda *_: None)
 
-    server: Any = _Server()
-    add_service(add_PredictionServiceServicer_to_server, Servicer(), server)
-    handler = server.handlers[0].service(_Call("/headrace.v1.PredictionService/Predict"))
+    registered: list[str] = []
+    server: Any = SimpleNamespace(add_registered_method_handlers=lambda name, _: registered.append(name))
+    handlers = add_service(add_PredictionServiceServicer_to_server, Servicer(), server)
+    assert registered == ["headrace.v1.PredictionService"]
+    handler = handlers["/headrace.v1.PredictionService/Predict"]
     request = PredictRequest(pipeline="fraud", event=event())
     assert handler.request_deserializer(request.SerializeToString()) == request
     fuzz = random.Random(5)

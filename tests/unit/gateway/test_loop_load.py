@@ -9,6 +9,7 @@ import pytest
 
 from headrace.gateway.batching import Batcher, Flush
 from headrace.gateway.loop_load import LONGEST_REST, LoopLoad, rest_for, wanted_s
+from headrace.gateway.loop_rest import LoopRest
 from loadtests.virtual_clock import run
 
 
@@ -55,7 +56,7 @@ def test_after_a_call_the_next_gathers_rows_for_as_long_as_is_said() -> None:
             max_rows=4,
             max_queued_rows=100,
             max_in_flight=2,
-            rest=lambda: 2.0,
+            rest=LoopRest(lambda: 2.0),
             observe=lambda rows, _, reason: left.append((loop.time(), rows, reason)),
         )
         began = loop.time()
@@ -94,7 +95,7 @@ def test_a_drain_does_not_rest() -> None:
             return blocks
 
         batcher: Batcher[None, int, int] = Batcher(
-            work, name="test", max_rows=4, max_queued_rows=9, max_in_flight=1, rest=lambda: 1.0
+            work, name="test", max_rows=4, max_queued_rows=9, max_in_flight=1, rest=LoopRest(lambda: 1.0)
         )
         await batcher.submit(None, 1, 1)
         began = loop.time()

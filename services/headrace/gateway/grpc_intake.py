@@ -1,0 +1,88 @@
+"""Takes in calls of gRPC's asyncio server several at a time.
+
+For each method the server asks its core for one call, waits for it through another thread, and only then asks for the
+next. While the event loop works on a batch that is a call in several milliseconds, however many wait; they grow old
+where nothing of ours sees them. So more calls of a method are asked for at once, in the way in which the server does
+it. gRPC has no option for that: what is used here is no part of its interface, and is used only where it is the version
+that this was written for. Elsewhere the server works as it does by itself. See docs/decisions/0011.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import grpc
+import grpc.aio
+
+KNOWN_VERSION = "1.85.1"
+
+AT_ONCE = 8
+
+
+def is_known() -> bool:
+    """Whether this version of gRPC is the one whose insides this module knows."""
+    version: str = grpc.__version__
+    return version == KNOWN_VERSION
+
+
+class _Resolver:
+    """Finds the handler of a call: there is one."""
+
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler
+
+    def resolve_handler(self, *_: object) -> Any:
+        """The handler."""
+        return self._handler
+
+
+class CallIntake:
+    """Asks for calls of some methods beside the server's own loop.
+
+    Args:
+        server: it has been started, and the methods were registered with it.
+        handlers: the handler of each of these methods, by its path.
+        interceptors: the interceptors that the server was given.
+        at_once: calls of a method that are asked for at once, beside the server's own.
+    """
+
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        handlers: Mapping[str, Any],
+        interceptors: Iterable[Any],
+        at_once: int = AT_ONCE,
+    ) -> None:
+        from grpc._cython import cygrpc  # type: ignore[attr-defined]
+
+        self._cygrpc: Any = cygrpc
+        self._core: Any = server._server  # type: ignore[attr-defined]
+        self._interceptors = tuple(interceptors)
+        self._loop = asyncio.get_running_loop()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._asking = [
+            self._loop.create_task(self._ask(path, handler), name=f"grpc-intake {path}")
+            for path, handler in handlers.items()
+            for _ in range(at_once)
+        ]
+
+    async def _ask(self, path: str, handler: Any) -> None:
+        cygrpc, core, loop = self._cygrpc, self._core, self._loop
+        method = path.encode()
+        resolver = _Resolver(handler)
+        while core.is_running():
+            try:
+                state = await core._request_registered_call(method)
+            except cygrpc._RequestCallError:
+                # How the core says that it takes no more.
+                return
+            handling = cygrpc._handle_rpc(path, resolver, self._interceptors, state, loop, False)
+            call = loop.create_task(cygrpc._schedule_rpc_coro(handling, state, loop, path), name="rpc_task")
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+
+    async def ended(self) -> None:
+        """Wait until no more calls are asked for, which is when the server stops."""
+        await asyncio.gather(*self._asking)
