@@ -14,6 +14,7 @@ import click
 from headrace.cli.errors import UserError, failure_line
 
 AREAS = {
+    "bootstrap": "Load a history before a pipeline goes live.",
     "demo": "Replay a history of events.",
     "erase": "Erase what the feature states keep of one entity.",
     "features": "The feature state of a pipeline.",

@@ -60,7 +60,10 @@ def line(found: Replay, took_s: float) -> str:
         found: the replay.
         took_s: seconds that it took.
     """
-    learned = f"{found.learned_count:,} outcomes of {found.logs:,} order logs learned again in {took_s:.1f} s"
+    again = found.learned_count - found.from_history
+    learned = f"{again:,} outcomes of {found.logs:,} order logs learned again in {took_s:.1f} s"
+    if found.from_history:
+        learned += f", on top of the {found.from_history:,} events of the bootstrap"
     if found.same:
         return f"version {found.version} ({found.recipe}): the same to the bit; {learned}"
     problems = [

@@ -113,7 +113,8 @@ class Announcer:
         # Only after the announcements are gone: nobody is sent to a file that is not there. The order logs stay, they
         # are the chain that a replay follows back to version 0.
         for old in outdated:
-            for artifact in (old.onnx, old.snapshot):
+            # Nor does the snapshot that a replay begins from, where the learning began with a history.
+            for artifact in (old.onnx,) if old.origin and not _from_outcomes(old) else (old.onnx, old.snapshot):
                 await asyncio.to_thread(self._store.delete, artifact.uri)
 
     async def _send(self, key: str, value: bytes | None) -> None:
@@ -137,6 +138,10 @@ async def announcer(
     """
     async with kafka.transactional_producer(bootstrap, topics.transactional_id("learner", 0)) as producer:
         yield Announcer(producer, topics, await read_announced(bootstrap, topics), store, keep)
+
+
+def _from_outcomes(version: ModelVersion) -> bool:
+    return any(one.end > one.first for one in version.learned)
 
 
 def _parse(value: bytes, offset: int) -> ModelVersion:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.learner.errors import RecipeChangedError, SnapshotError
-from headrace.learner.examples import Example
+from headrace.learner.examples import NOT_FINITE, Example
 from headrace.learner.order_log import OrderLog
 from headrace.learner.prequential import PrequentialMetrics
 from headrace.learner.recipes import Recipe
@@ -135,6 +135,35 @@ class Learning:
         self._last = (taken[-1].label_time_us, taken[-1].event_id)
         self._model_time_us = max(self._model_time_us, self._last[0])
         self._append_time_us = max(self._append_time_us, *(example.append_time_us for example in taken))
+
+    def learn_history(
+        self,
+        rows: NDArray[np.float32],
+        labels: NDArray[np.bool_],
+        event_ids: Sequence[str],
+        label_times_us: NDArray[np.int64],
+    ) -> None:
+        """Learn events from before the pipeline went live; they are in no order log.
+
+        Args:
+            rows: features, float32 [n, features].
+            labels: bool [n].
+            event_ids: n.
+            label_times_us: int64 [n]; rows are in the order (label time, event id).
+        """
+        fine = np.isfinite(rows) | (np.isnan(rows) if self.recipe.knows_absence else False)
+        taken = np.flatnonzero(fine.all(axis=1))
+        if len(taken) < len(rows):
+            self.ignored[NOT_FINITE] += len(rows) - len(taken)
+        if not len(taken):
+            return
+        ids = [event_ids[index] for index in taken.tolist()]
+        scores = self.recipe.learn(rows[taken].tolist(), labels[taken].tolist(), self.feature_names, ids)
+        self.metrics.add(scores, labels[taken])
+        self.recent = np.concatenate([self.recent, rows[taken][-RECENT_ROWS:]])[-RECENT_ROWS:]
+        self._learned_count += len(taken)
+        self._last = (int(label_times_us[taken[-1]]), ids[-1])
+        self._model_time_us = max(self._model_time_us, self._last[0])
 
     def advance(self, next_offsets: Sequence[int]) -> None:
         """Note that everything below these offsets was read: behind the last outcome lie records that are none."""

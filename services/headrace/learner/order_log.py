@@ -8,7 +8,9 @@ signature of the newest covers the whole chain back to version 0.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,8 @@ class OrderLog:
         parent_order: the parent's order log; None for the first version.
         partitions: int32 [n].
         offsets: int64 [n].
+        base: snapshot of this version where it was not learned from `outcomes` but from a history: a replay begins
+            there. None for all others.
     """
 
     version: str
@@ -36,24 +40,19 @@ class OrderLog:
     parent_order: Artifact | None
     partitions: NDArray[np.int32]
     offsets: NDArray[np.int64]
+    base: Artifact | None = None
 
 
 def encode(log: OrderLog) -> bytes:
     """The file of an order log."""
-    reference = log.parent_order
     header = {
         "version": log.version,
         "parent": log.parent,
-        "parent_order": None
-        if reference is None
-        else {
-            "uri": reference.uri,
-            "sha256": reference.sha256.hex(),
-            "size_bytes": reference.size_bytes,
-            "signature": reference.signature.hex(),
-        },
+        "parent_order": _described(log.parent_order),
         "count": len(log.offsets),
     }
+    if log.base is not None:
+        header["base"] = _described(log.base)
     return b"".join(
         [
             _MAGIC,
@@ -83,16 +82,32 @@ def decode(content: bytes) -> OrderLog:
         return OrderLog(
             version=str(header["version"]),
             parent=str(header["parent"]),
-            parent_order=None
-            if named is None
-            else Artifact(
-                uri=str(named["uri"]),
-                sha256=bytes.fromhex(named["sha256"]),
-                size_bytes=int(named["size_bytes"]),
-                signature=bytes.fromhex(named["signature"]),
-            ),
+            parent_order=_artifact(named),
             partitions=np.frombuffer(body, "<i4", count).astype(np.int32),
             offsets=np.frombuffer(body, "<i8", count, offset=count * 4).astype(np.int64),
+            base=_artifact(header.get("base")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SnapshotError(f"order log is damaged: {error!r}") from error
+
+
+def _described(artifact: Artifact | None) -> dict[str, Any] | None:
+    if artifact is None:
+        return None
+    return {
+        "uri": artifact.uri,
+        "sha256": artifact.sha256.hex(),
+        "size_bytes": artifact.size_bytes,
+        "signature": artifact.signature.hex(),
+    }
+
+
+def _artifact(described: Mapping[str, Any] | None) -> Artifact | None:
+    if described is None:
+        return None
+    return Artifact(
+        uri=str(described["uri"]),
+        sha256=bytes.fromhex(described["sha256"]),
+        size_bytes=int(described["size_bytes"]),
+        signature=bytes.fromhex(described["signature"]),
+    )

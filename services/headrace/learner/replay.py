@@ -34,7 +34,8 @@ class Replay:
         equal: whether the rebuilt model is that of the snapshot, to the bit.
         onnx_equal: whether it exports to the announced ONNX file, byte for byte.
         logs: order logs that lead to the version.
-        learned_count: outcomes learned in the replay.
+        from_history: events of a history that the version was learned from before; not learned again.
+        learned_count: outcomes learned in the replay, and these events.
         recorded_count: outcomes that the version says it learned.
         duplicates: positions that are recorded more than once.
         rebuilt: state of the rebuilt model; its digest where it is pickled.
@@ -46,6 +47,7 @@ class Replay:
     equal: bool
     onnx_equal: bool
     logs: int
+    from_history: int
     learned_count: int
     recorded_count: int
     duplicates: int
@@ -96,7 +98,14 @@ async def replay(
     state = snapshot.decode(signed_artifacts.get(store, verifier, found.snapshot, f"snapshot of version {version}"))
     logs = await asyncio.to_thread(_chain, found, store, verifier)
     name, recipe = _recipe_of(found, pipeline)
-    learned = await _learn_again(
+    before = 0
+    if logs[0].base is not None:
+        base = snapshot.decode(
+            signed_artifacts.get(store, verifier, logs[0].base, f"snapshot of version {logs[0].version}")
+        )
+        recipe.restore(base.model)
+        before = base.progress.learned_count
+    learned = before + await _learn_again(
         recipe, logs, bootstrap, topics, pipeline, state.progress.first_offsets, progress_timeout_s
     )
     positions = np.concatenate([np.stack([log.partitions.astype(np.int64), log.offsets], axis=1) for log in logs])
@@ -108,6 +117,7 @@ async def replay(
         equal=rebuilt == recorded,
         onnx_equal=hashlib.sha256(onnx).digest() == found.onnx.sha256,
         logs=len(logs),
+        from_history=before,
         learned_count=learned,
         recorded_count=found.learned_count,
         duplicates=len(positions) - len(np.unique(positions, axis=0)),
@@ -134,13 +144,13 @@ def _recipe_of(version: ModelVersion, pipeline: Pipeline) -> tuple[str, Recipe]:
 
 
 def _chain(version: ModelVersion, store: ArtifactStore, verifier: Verifier) -> list[OrderLog]:
-    """The order logs that lead to a version, first one first."""
+    """The order logs that lead to a version from nothing, or from a history; first one first."""
     logs: list[OrderLog] = []
     artifact, name = version.order, version.version
     while True:
         log = order_log.decode(signed_artifacts.get(store, verifier, artifact, f"order log of version {name}"))
         logs.append(log)
-        if log.parent_order is None:
+        if log.parent_order is None or log.base is not None:
             return logs[::-1]
         artifact, name = log.parent_order, log.parent
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,13 @@ class VersionBuilder:
     signer: Signer
 
     def build(
-        self, member: Member, version: str, parent: ModelVersion | None, learner_epoch: int, created_time_us: int
+        self,
+        member: Member,
+        version: str,
+        parent: ModelVersion | None,
+        learner_epoch: int,
+        created_time_us: int,
+        origin: str = "",
     ) -> ModelVersion:
         """Export, check and store a version. Blocks on the disk; the learning must not change meanwhile.
 
@@ -69,6 +75,7 @@ class VersionBuilder:
             parent: the version of the same recipe announced last; None for its first.
             learner_epoch: leadership epoch of this process.
             created_time_us: wall clock, microseconds since 1970-01-01 UTC.
+            origin: what was learned since the parent, where that is not outcomes.
 
         Returns:
             The version, ready to be announced.
@@ -86,10 +93,11 @@ class VersionBuilder:
         rows = learning.recent if len(learning.recent) else _synthetic_rows(len(learning.feature_names))
         scores = served.score(rows.tolist(), learning.feature_names)
         onnx_check.check(onnx, rows, scores, self.threshold, version=version)
-        order = order_log.encode(
-            learning.order(version, parent_name, parent.order if parent is not None else None),
-        )
         name = f"{self.deployed}/models/{version}"
+        stored = self._put(f"{name}/snapshot", snapshot.suffix(state), snapshot.encode(state))
+        order = learning.order(version, parent_name, parent.order if parent is not None else None)
+        if origin:
+            order = replace(order, base=stored)
         progress = state.progress
         return ModelVersion(
             pipeline=self.deployed,
@@ -99,8 +107,8 @@ class VersionBuilder:
             features_fingerprint=state.features_fingerprint,
             recipe_fingerprint=state.recipe_fingerprint,
             onnx=self._put(f"{name}/model", ".onnx", onnx),
-            snapshot=self._put(f"{name}/snapshot", snapshot.suffix(state), snapshot.encode(state)),
-            order=self._put(f"{name}/order", ".log", order),
+            snapshot=stored,
+            order=self._put(f"{name}/order", ".log", order_log.encode(order)),
             learned=[
                 OffsetRange(partition=partition, first=first, end=end)
                 for partition, (first, end) in enumerate(
@@ -123,7 +131,7 @@ class VersionBuilder:
             feature_names=state.feature_names,
             recipe=member.name,
             challenger=member.challenger,
-            origin=parent.origin if parent is not None else "",
+            origin=origin or (parent.origin if parent is not None else ""),
         )
 
     def _put(self, name: str, suffix: str, content: bytes) -> Artifact:

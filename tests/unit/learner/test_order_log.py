@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,10 +27,11 @@ def log(positions: list[tuple[int, int]], parent: Artifact | None = PARENT) -> O
     )
 
 
-@given(positions=POSITIONS, first=st.booleans())
-def test_round_trip(positions: list[tuple[int, int]], first: bool) -> None:
-    written = log(positions, None if first else PARENT)
+@given(positions=POSITIONS, first=st.booleans(), from_history=st.booleans())
+def test_round_trip(positions: list[tuple[int, int]], first: bool, from_history: bool) -> None:
+    written = replace(log(positions, None if first else PARENT), base=PARENT if from_history else None)
     read = decode(encode(written))
+    assert read.base == written.base
     assert (read.version, read.parent, read.parent_order) == (written.version, written.parent, written.parent_order)
     assert list(zip(read.partitions.tolist(), read.offsets.tolist(), strict=True)) == positions
 

@@ -61,3 +61,14 @@ def test_restored_metrics_go_on_to_the_bit() -> None:
 def test_damaged_state_is_refused() -> None:
     with pytest.raises(SnapshotError):
         PrequentialMetrics().restore({"count": 1})
+
+
+def test_values_and_clusters_have_other_losses() -> None:
+    values, clusters = PrequentialMetrics(kind="value"), PrequentialMetrics(kind="cluster")
+    scores, labels = np.array([0.5, 3.0, -1.0]), np.array([True, False, False])
+    for found in (values, clusters):
+        found.add(scores, labels)
+    assert values.values()["mean_absolute_error"] == pytest.approx(4.5 / 3)
+    assert values.values()["rolling_mean_absolute_error"] == pytest.approx(4.5 / 3)
+    assert "log_loss" not in values.values()
+    assert clusters.values() == {}

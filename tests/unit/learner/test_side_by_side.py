@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from headrace.learner import order_log, publishing, signed_artifacts, snapshot
+from headrace.learner.bootstrap import _versions
 from headrace.learner.cohort import Cohort, Member
 from headrace.learner.examples import OutcomeRecord
 from headrace.learner.learning import Learning
@@ -186,3 +188,34 @@ def signal_pause() -> None:
 
     while True:
         signal.pause()
+
+
+async def test_a_history_is_where_the_learning_began(builder: VersionBuilder) -> None:
+    values, labels, ids = rows(500)
+    given = np.array(values, np.float32)
+    given[7, 0], given[9, 1] = np.inf, np.nan
+    whole = cohort("logistic regression", "Hoeffding tree")
+    untrained = _versions(builder, whole, [], 1)
+    for part in (slice(0, 200), slice(200, 500)):
+        for member in whole.members:
+            member.learning.learn_history(
+                given[part], np.array(labels[part]), ids[part], np.arange(500, dtype=np.int64)[part]
+            )
+    trained = _versions(builder, whole, untrained, 1)
+    assert [(one.version, one.parent, one.origin) for one in trained] == [
+        ("000002", "000000", "bootstrap"),
+        ("000003", "000001", "bootstrap"),
+    ]
+    # The tree knows absence, but no infinite number.
+    assert [one.learned_count for one in trained] == [498, 499]
+    assert [one.model_time_us for one in trained] == [499, 499]
+    log = order_log.decode(content(builder, trained[0], "order"))
+    assert (len(log.offsets), log.base) == (0, trained[0].snapshot)
+    announced = Announced()
+    announced.announced = [*untrained, *trained]
+    whole.learn(records(100))
+    later = await Publisher(builder, announced, whole).publish()  # type: ignore[arg-type]
+    assert [one.origin for one in later] == ["bootstrap", "bootstrap"]
+    log = order_log.decode(content(builder, later[0], "order"))
+    assert (len(log.offsets), log.base) == (100, None)
+    assert log.parent_order == trained[0].order
