@@ -48,22 +48,29 @@ def targets_of(case: Case, rows: Rows, seed: int = 2) -> list[Any]:
 
 
 @cache
+def trained(case: Case) -> Any:
+    """A model that no test changes."""
+    rows = random_rows(50)
+    return learned(case, rows, targets_of(case, rows))
+
+
+@cache
 def data_set(kind: str) -> tuple[tuple[str, ...], Rows, list[Any]]:
     """Names, rows and targets of a set that ships with River; numbers as float32 holds them."""
-    pairs = list(itertools.islice(datasets.TrumpApproval() if kind == "regressor" else datasets.Phishing(), 700))
+    pairs = list(itertools.islice(datasets.TrumpApproval() if kind == "regressor" else datasets.Phishing(), 330))
     names = tuple(pairs[0][0])
     rows = np.array([[x[name] for name in names] for x, _ in pairs], np.float32)
     return names, rows, [y for _, y in pairs]
 
 
 def test_data_set(case: Case) -> None:
-    names, rows, targets = (NAMES, random_rows(700), None) if case.only_names else data_set(case.kind)
+    names, rows, targets = (NAMES, random_rows(330), None) if case.only_names else data_set(case.kind)
     targets = targets or targets_of(case, rows)
     fits(learned(case, rows[:200], targets[:200], names), case, rows[200:], names)
 
 
 def test_after_each_of_the_first_rows(case: Case) -> None:
-    rows = random_rows(60)
+    rows = random_rows(20)
     model, targets = case.make(), targets_of(case, rows)
     for done, more in ((0, 1), (1, 2), (2, 3), (3, 10)):
         model = learn(model, rows[done:more], targets[done:more], NAMES)
@@ -72,7 +79,7 @@ def test_after_each_of_the_first_rows(case: Case) -> None:
 
 def test_untrained(case: Case) -> None:
     try:
-        fits(case.make(), case, random_rows(20))
+        fits(case.make(), case, random_rows(8))
     except TypeError:
         # River subtracts None from None.
         assert "window" in repr(case.make())
@@ -80,8 +87,8 @@ def test_untrained(case: Case) -> None:
 
 @pytest.mark.parametrize("target", [False, True])
 def test_one_class_only(case: Case, target: bool) -> None:
-    rows = random_rows(40)
-    fits(learned(case, rows[:20], [float(target) if case.kind == "regressor" else target] * 20), case, rows)
+    rows = random_rows(24)
+    fits(learned(case, rows[:16], [float(target) if case.kind == "regressor" else target] * 16), case, rows)
 
 
 def test_constant_columns_and_new_values(case: Case) -> None:
@@ -97,10 +104,10 @@ def test_constant_columns_and_new_values(case: Case) -> None:
 
 def test_means_far_from_zero(case: Case) -> None:
     """Deviations of 0.5 beside means up to 2e6: what folds the means into an intercept in float32 loses everything."""
-    rows = random_rows(300) * np.float32(0.5)
+    rows = random_rows(200) * np.float32(0.5)
     targets = targets_of(case, rows * 2)
     rows = (rows + np.array([1e6, -2e6, 3e5, 1e4])).astype(np.float32)
-    fits(learned(case, rows[:200], targets[:200]), case, rows[200:])
+    fits(learned(case, rows[:150], targets[:150]), case, rows[150:])
 
 
 numbers = st.one_of(
@@ -111,16 +118,16 @@ extremes = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subn
 
 
 def drawn_rows(data: st.DataObject, values: st.SearchStrategy[float], count: int) -> Rows:
-    row = st.lists(values, min_size=WIDTH, max_size=WIDTH)
-    rows = np.array(data.draw(st.lists(row, min_size=count, max_size=count)), np.float32)
+    drawn = data.draw(st.lists(values, min_size=WIDTH * count, max_size=WIDTH * count))
+    rows = np.array(drawn, np.float32).reshape(count, WIDTH)
     # An encoder of River takes −0 and 0 for two classes with one number.
     return rows + np.float32(0.0)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_any_rows(case: Case, data: st.DataObject) -> None:
-    rows = drawn_rows(data, numbers, data.draw(st.integers(1, 12)))
+    rows = drawn_rows(data, numbers, data.draw(st.integers(1, 8)))
     flags = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))
     targets = [float(flag) for flag in flags] if case.kind == "regressor" else flags
     half = len(rows) // 2 + 1
@@ -132,7 +139,7 @@ def test_any_rows(case: Case, data: st.DataObject) -> None:
     fits(model, case, rows)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(data=st.data())
 def test_extremes(case: Case, data: st.DataObject) -> None:
     """All that float32 holds, in rows that were learned and in rows that were not."""
@@ -151,9 +158,7 @@ def test_extremes(case: Case, data: st.DataObject) -> None:
 
 
 def test_missing_values(case: Case) -> None:
-    rows = random_rows(120)
-    model = learned(case, rows[:100], targets_of(case, rows[:100]))
-    rows = rows[100:]
+    model, rows = trained(case), random_rows(20, seed=5)
     rows[:10, 1] = np.nan
     rows[5:, 3] = np.nan
     if case.knows_absence:
@@ -166,15 +171,15 @@ def test_missing_values(case: Case) -> None:
 
 
 def test_score_does_not_depend_on_the_batch(case: Case) -> None:
-    rows = random_rows(200)
-    content = export(learned(case, rows[:100], targets_of(case, rows[:100])), NAMES)
+    rows = random_rows(60)
+    content = export(trained(case), NAMES)
     whole = onnx_scores(content, rows)
     for size in (1, 7):
         assert np.array_equal(onnx_scores(content, rows[:size]), whole[:size])
 
 
 def test_same_bytes_again(case: Case) -> None:
-    rows = random_rows(100)
+    rows = random_rows(40)
     targets = targets_of(case, rows)
     first, second = (learned(case, rows, targets) for _ in range(2))
     assert export(first, NAMES) == export(second, NAMES) == export(first, NAMES)

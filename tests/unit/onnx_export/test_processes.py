@@ -12,7 +12,7 @@ from pathlib import Path
 from headrace.onnx_export import export
 from tests.unit.onnx_export.case import NAMES
 from tests.unit.onnx_export.every_model import CASES
-from tests.unit.onnx_export.test_every_model import learned, random_rows, targets_of
+from tests.unit.onnx_export.test_every_model import trained
 
 PROGRAM = """
 import hashlib, pickle, sys
@@ -25,8 +25,7 @@ for model in models:
 
 def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
     """Hashes of texts, and with them the order of sets, differ from process to process."""
-    rows = random_rows(60)
-    models = [learned(case, rows, targets_of(case, rows)) for case in CASES.values()]
+    models = [trained(case) for case in CASES.values()]
     stored = tmp_path / "models.pickle"
     stored.write_bytes(pickle.dumps((models, NAMES)))
     here = [hashlib.sha256(export(model, NAMES)).hexdigest() for model in models]
