@@ -18,11 +18,12 @@ from river.tree.splitter import GaussianSplitter, HistogramSplitter, QOSplitter
 
 from headrace.onnx_export import UnsupportedModelError, check, export
 from tests.unit.onnx_export.case import NAMES
-from tests.unit.onnx_export.comparing import assert_same, learn, onnx_scores
+from tests.unit.onnx_export.comparing import assert_same, learn, onnx_scores, river_scores
 from tests.unit.onnx_export.drifting import drifting_rows
 from tests.unit.onnx_export.every_tree import NOMINAL, QUICK, QUICK_VALUE
 from tests.unit.onnx_export.test_every_model import random_rows
 
+measured = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
 thresholds = st.floats(-1e30, 1e30, allow_nan=False)
 
 
@@ -58,7 +59,7 @@ def test_values_at_a_threshold(threshold: float) -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(row=st.floats(-1e6, 1e6, width=32), others=st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=4))
+@given(row=measured, others=st.lists(measured, min_size=2, max_size=4))
 def test_thresholds_behind_a_scaler(row: float, others: list[float]) -> None:
     """There the columns are doubles: a threshold between two of them that are one float32 still parts them."""
     scaler = preprocessing.StandardScaler()
@@ -131,6 +132,16 @@ def ada_leaf_mean(mean: float, weight: int) -> AdaLeafRegMean:
 ABSENCES = np.array(list(itertools.product((-1.0, 1.0, np.nan), repeat=3)), np.float32)
 
 
+@pytest.mark.parametrize("weights", [(1.0, 2.0), (2.0, 1.0), (1.0, 1.0)])
+def test_an_absent_feature_goes_to_the_heavier_child(weights: tuple[float, float]) -> None:
+    """To the left one if they weigh the same; and so on further down."""
+    model = stump(0.0)
+    light, heavy = weights
+    inner = NumericBinaryBranch({}, "b", 0.0, 1, leaf(light, 0.0), leaf(heavy / 2, heavy / 2))
+    model._root = NumericBinaryBranch({}, "a", 0.0, 0, leaf(light, 2 * light), inner)
+    assert_same(model, ABSENCES[:, :2], ("a", "b"), drop_nan=True)
+
+
 def test_alternate_trees_where_features_are_absent() -> None:
     """Where a feature is absent, River asks the alternate tree of the heavier child twice."""
 
@@ -192,21 +203,55 @@ def test_intervals_that_no_split_has_seen() -> None:
 
 
 def test_leaves_choose_for_themselves() -> None:
-    """In one tree some leaves answer by naive Bayes, some by majority; in one forest too."""
-    names, rows, labels = drifting_rows("agrawal", 2500)
-    model = learn(tree.HoeffdingTreeClassifier(grace_period=50, delta=0.01, tau=0.3), rows, labels, names)
-    kinds = {n._nb_correct_weight >= n._mc_correct_weight for n in model._root.iter_leaves() if n.is_active()}
-    assert kinds == {True, False}
-    assert_same(model, rows, names)
+    """In one tree one leaf answers by naive Bayes, the other, where the features mislead, by majority."""
+    model = tree.HoeffdingTreeClassifier(grace_period=10**9)
+    model._root = NumericBinaryBranch({}, NAMES[0], 0.0, 0, model._new_leaf(), model._new_leaf())
+    rows = random_rows(300)
+    noise = np.random.default_rng(6).random(300) < 0.35
+    learn(model, rows, [bool(row[1] > 0.4 if row[0] > 0 else n) for row, n in zip(rows, noise, strict=True)], NAMES)
+    left, right = model._root.children
+    assert left._nb_correct_weight < left._mc_correct_weight
+    assert right._nb_correct_weight > right._mc_correct_weight
+    assert_same(model, rows, NAMES)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        tree.HoeffdingTreeClassifier(**QUICK, leaf_prediction="mc"),
+        tree.HoeffdingAdaptiveTreeClassifier(**QUICK, leaf_prediction="mc", seed=1),
+        forest.ARFClassifier(**QUICK, n_models=4, leaf_prediction="mc", seed=1),
+        forest.AMFClassifier(n_estimators=3, seed=1),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_frequencies_are_rivers_to_the_last_bit(model: Any) -> None:
+    """Halves and other simple fractions are common, and so are thresholds at them."""
+    names, rows, labels = drifting_rows("sea", 600)
+    for start in range(12):
+        learn(model, rows[start : start + 1], labels[start : start + 1], names)
+        assert_same_bits(model, rows, names)
+    learn(model, rows[12:], labels[12:], names)
+    assert_same_bits(model, rows, names)
+
+
+def assert_same_bits(model: Any, rows: Any, names: Any) -> None:
+    expected = river_scores(model, rows, names)
+    nearest = expected.astype(np.float32)
+    down = np.where(nearest > expected, np.nextafter(nearest, np.float32(0.0)), nearest)
+    assert np.array_equal(onnx_scores(export(model, names), rows), down)
 
 
 def test_a_far_value_in_a_naive_bayes_leaf() -> None:
     """Log densities far below zero that differ little: in float32 nothing of the difference is left."""
     model = tree.HoeffdingTreeClassifier(leaf_prediction="nb")
-    for value, label in ((0.999, False), (1.001, False), (1.0, True), (1.0021, True)):
-        model.learn_one({"a": value, "b": 0.0}, label)
-    rows = np.array([[value, 0.0] for value in (1.0, 1.5, 1.0011, 3.0)], np.float32)
-    assert_same(model, rows, ("a", "b"))
+    for value, label in ((0.0, False), (2.0, False), (0.0003, True), (2.0003, True)):
+        model.learn_one({"a": value}, label)
+    rows = np.array([[value] for value in (1.0, 3e3, -3e3, 1e4, -1e4)], np.float32)
+    assert_same(model, rows, ("a",))
+    scores = river_scores(model, rows, ("a",))
+    assert scores.min() > 0.1
+    assert scores.max() < 0.9
 
 
 def test_background_trees_answer_nothing() -> None:
