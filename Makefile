@@ -93,6 +93,10 @@ bench-gateway: setup ## Measure the gateway beside its controls (15 min on a qui
 	@$(BIN)/python -m loadtests.environment bench-mlserver || echo "MLServer cannot be installed: its figures are left out"
 	@$(BIN)/python -m loadtests.gateway $(if $(call on,$(QUICK)),--quick)
 
+.PHONY: bench-converters
+bench-converters: setup ## Measure River's models beside their ONNX files (5 min): QUICK=1 to see that it works
+	@$(BIN)/python -m loadtests.learning.converters $(if $(call on,$(QUICK)),--quick)
+
 .PHONY: bench-learner
 bench-learner: setup ## Measure the learner beside River's own loop (4 min): QUICK=1 to see that it works
 	@$(BIN)/python -m loadtests.learning.learner $(if $(call on,$(QUICK)),--quick)

@@ -21,6 +21,7 @@ class Case:
         knows_absence: River's model itself handles a feature that is not there; NaN in the file means that.
         answers_nan: a row of NaN gets NaN; else the model does not look at features, or compares them only.
         extremes: the sum of its terms has a fixed order in River too, so that terms up to 1e38 may cancel.
+        codes: it is made for features that are codes of classes; others would be as many classes as rows.
         only_names: it is made for the features `NAMES`, so it learns no data set.
     """
 
@@ -29,4 +30,5 @@ class Case:
     knows_absence: bool = False
     answers_nan: bool = True
     extremes: bool = True
+    codes: bool = False
     only_names: bool = False

@@ -57,15 +57,18 @@ TRANSFORMERS = {
     "normalizer_1": Case(lambda: _behind(preprocessing.Normalizer(order=1))),
     "normalizer_inf": Case(lambda: _behind(preprocessing.Normalizer(order=float("inf")))),
     "binarizer": Case(lambda: _behind(preprocessing.Binarizer(0.5)), answers_nan=False),
-    "one_hot_encoder": Case(lambda: _behind(preprocessing.OneHotEncoder()), answers_nan=False),
+    "one_hot_encoder": Case(lambda: _behind(preprocessing.OneHotEncoder()), answers_nan=False, codes=True),
     "one_hot_encoder_declared": Case(
         lambda: _behind(
             preprocessing.OneHotEncoder(categories={name: {0.0, 1.0, -1.0, 0.5} for name in NAMES}, drop_first=True)
         ),
         answers_nan=False,
+        codes=True,
         only_names=True,
     ),
-    "ordinal_encoder": Case(lambda: _behind(preprocessing.OrdinalEncoder(unknown_value=0)), answers_nan=False),
+    "ordinal_encoder": Case(
+        lambda: _behind(preprocessing.OrdinalEncoder(unknown_value=0)), answers_nan=False, codes=True
+    ),
     "ordinal_encoder_declared": Case(
         lambda: _behind(
             preprocessing.OrdinalEncoder(
@@ -73,6 +76,7 @@ TRANSFORMERS = {
             )
         ),
         answers_nan=False,
+        codes=True,
         only_names=True,
     ),
     "select": Case(lambda: _behind(compose.Select("f2")), only_names=True),
@@ -85,6 +89,7 @@ TRANSFORMERS = {
             + preprocessing.MinMaxScaler()
         ),
         extremes=False,
+        codes=True,
         only_names=True,
     ),
     "rbf_sampler": Case(
