@@ -144,14 +144,19 @@ async def test_a_server_with_outstanding_rows_is_passed_over(urls: list[str], se
         await asyncio.gather(*(pool.infer("outstanding", ROWS, expected=IDENTITY) for _ in range(8)))
         servers[0].suspend()
         try:
-            stuck = [asyncio.create_task(pool.infer("outstanding", ROWS, expected=IDENTITY)) for _ in range(2)]
-            await asyncio.wait(stuck, return_when=asyncio.FIRST_COMPLETED)
+            calls: list[asyncio.Task[object]] = []
+
+            def one_is_stuck() -> bool:
+                calls.append(asyncio.create_task(pool.infer("outstanding", ROWS, expected=IDENTITY)))
+                return pool.outstanding_rows[urls[0]] > 0
+
+            await eventually(one_is_stuck, "the suspended server has been given a call")
             for _ in range(20):
                 await pool.infer("outstanding", ROWS, expected=IDENTITY)
-            assert pool.outstanding_rows == {urls[0]: len(ROWS), urls[1]: 0}
+            await eventually(lambda: not pool.outstanding_rows[urls[1]], "the other server has answered")
         finally:
             servers[0].resume()
-        await asyncio.gather(*stuck)
+        await asyncio.gather(*calls)
 
 
 async def test_a_killed_server_costs_no_request_and_takes_load_again(
