@@ -17,7 +17,7 @@ from aiokafka import ConsumerRebalanceListener
 
 from headrace.learner.errors import LeadershipLostError, LearnerError
 from headrace.platform import kafka
-from headrace.platform.topics import Topics
+from headrace.platform.topics import ROUTE_COMMAND_KEY, Topics
 from headrace.v1.model_pb2 import LearnerCommand
 
 POLL_MS = 500
@@ -61,6 +61,8 @@ class Leadership(ConsumerRebalanceListener):  # type: ignore[misc]
             if self._lost.is_set():
                 raise LeadershipLostError("another learner leads now; this one ends")
             for record in found.get(self._partition, []):
+                if record.key == ROUTE_COMMAND_KEY:
+                    continue
                 try:
                     yield PlacedCommand(record.offset, LearnerCommand.FromString(record.value or b""))
                 except ValueError as error:

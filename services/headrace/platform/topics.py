@@ -22,6 +22,9 @@ EVENT_DAYS = 45
 OUTCOME_DAYS = 45
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
+ROUTE_COMMAND_KEY = b"route"
+"""Key of the RouteCommands in `control`, which are the rollout's; LearnerCommands have none."""
+
 TOPIC_ALREADY_EXISTS = 36
 
 

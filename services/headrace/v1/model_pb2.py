@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from headrace.v1 import route_pb2 as headrace_dot_v1_dot_route__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/model.proto\x12\x0bheadrace.v1\"N\n\x08\x41rtifact\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"<\n\x0bOffsetRange\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\r\n\x05\x66irst\x18\x02 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x03\"O\n\nGoldenRows\x12\x0c\n\x04rows\x18\x01 \x01(\x05\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\x02\x12\x0e\n\x06scores\x18\x03 \x03(\x01\x12\x11\n\ttolerance\x18\x04 \x01(\x01\"\xae\x05\n\x0cModelVersion\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12&\n\x04kind\x18\x04 \x01(\x0e\x32\x18.headrace.v1.ReleaseKind\x12\x1c\n\x14\x66\x65\x61tures_fingerprint\x18\x05 \x01(\x06\x12\x1a\n\x12recipe_fingerprint\x18\x06 \x01(\t\x12#\n\x04onnx\x18\x07 \x01(\x0b\x32\x15.headrace.v1.Artifact\x12\'\n\x08snapshot\x18\x08 \x01(\x0b\x32\x15.headrace.v1.Artifact\x12$\n\x05order\x18\t \x01(\x0b\x32\x15.headrace.v1.Artifact\x12)\n\x07learned\x18\n \x03(\x0b\x32\x18.headrace.v1.OffsetRange\x12\x15\n\rlearned_count\x18\x0b \x01(\x03\x12\x11\n\tuntrained\x18\x0c \x01(\x08\x12\x15\n\rmodel_time_us\x18\r \x01(\x03\x12\x1c\n\x14last_outcome_time_us\x18\x0e \x01(\x03\x12\x17\n\x0f\x63reated_time_us\x18\x0f \x01(\x03\x12\x37\n\x07metrics\x18\x10 \x03(\x0b\x32&.headrace.v1.ModelVersion.MetricsEntry\x12\'\n\x06golden\x18\x11 \x01(\x0b\x32\x17.headrace.v1.GoldenRows\x12\x15\n\rlearner_epoch\x18\x12 \x01(\x03\x12\x15\n\rfeature_names\x18\x13 \x03(\t\x12\x0e\n\x06recipe\x18\x14 \x01(\t\x12\x12\n\nchallenger\x18\x15 \x01(\x08\x12\x0e\n\x06origin\x18\x16 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"^\n\rRoutedVersion\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.headrace.v1.ModelVersion\x12\x14\n\x0ctriton_model\x18\x02 \x01(\t\x12\r\n\x05share\x18\x03 \x01(\x01\"\x8c\x02\n\nRouteTable\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12,\n\x08\x63hampion\x18\x03 \x01(\x0b\x32\x1a.headrace.v1.RoutedVersion\x12*\n\x06\x63\x61nary\x18\x04 \x01(\x0b\x32\x1a.headrace.v1.RoutedVersion\x12+\n\x07shadows\x18\x05 \x03(\x0b\x32\x1a.headrace.v1.RoutedVersion\x12,\n\x08previous\x18\x06 \x03(\x0b\x32\x1a.headrace.v1.RoutedVersion\x12\x0f\n\x07\x61\x64opted\x18\x07 \x01(\x08\x12\x17\n\x0fupdated_time_us\x18\x08 \x01(\x03\"8\n\x0eLearnerCommand\x12\x12\n\npublish_at\x18\x01 \x03(\x03\x12\x12\n\ncommand_id\x18\x02 \x01(\t*a\n\x0bReleaseKind\x12\x1c\n\x18RELEASE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14RELEASE_KIND_REFRESH\x10\x01\x12\x1a\n\x16RELEASE_KIND_PROMOTION\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/model.proto\x12\x0bheadrace.v1\x1a\x17headrace/v1/route.proto\"N\n\x08\x41rtifact\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"<\n\x0bOffsetRange\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\r\n\x05\x66irst\x18\x02 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x03\"O\n\nGoldenRows\x12\x0c\n\x04rows\x18\x01 \x01(\x05\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\x02\x12\x0e\n\x06scores\x18\x03 \x03(\x01\x12\x11\n\ttolerance\x18\x04 \x01(\x01\"\xae\x05\n\x0cModelVersion\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12&\n\x04kind\x18\x04 \x01(\x0e\x32\x18.headrace.v1.ReleaseKind\x12\x1c\n\x14\x66\x65\x61tures_fingerprint\x18\x05 \x01(\x06\x12\x1a\n\x12recipe_fingerprint\x18\x06 \x01(\t\x12#\n\x04onnx\x18\x07 \x01(\x0b\x32\x15.headrace.v1.Artifact\x12\'\n\x08snapshot\x18\x08 \x01(\x0b\x32\x15.headrace.v1.Artifact\x12$\n\x05order\x18\t \x01(\x0b\x32\x15.headrace.v1.Artifact\x12)\n\x07learned\x18\n \x03(\x0b\x32\x18.headrace.v1.OffsetRange\x12\x15\n\rlearned_count\x18\x0b \x01(\x03\x12\x11\n\tuntrained\x18\x0c \x01(\x08\x12\x15\n\rmodel_time_us\x18\r \x01(\x03\x12\x1c\n\x14last_outcome_time_us\x18\x0e \x01(\x03\x12\x17\n\x0f\x63reated_time_us\x18\x0f \x01(\x03\x12\x37\n\x07metrics\x18\x10 \x03(\x0b\x32&.headrace.v1.ModelVersion.MetricsEntry\x12\'\n\x06golden\x18\x11 \x01(\x0b\x32\x17.headrace.v1.GoldenRows\x12\x15\n\rlearner_epoch\x18\x12 \x01(\x03\x12\x15\n\rfeature_names\x18\x13 \x03(\t\x12\x0e\n\x06recipe\x18\x14 \x01(\t\x12\x12\n\nchallenger\x18\x15 \x01(\x08\x12\x0e\n\x06origin\x18\x16 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa0\x01\n\rRoutedVersion\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.headrace.v1.ModelVersion\x12\x14\n\x0ctriton_model\x18\x02 \x01(\t\x12\r\n\x05share\x18\x03 \x01(\x01\x12)\n\x07release\x18\x04 \x01(\x0e\x32\x18.headrace.v1.ReleaseKind\x12\x15\n\rsince_time_us\x18\x05 \x01(\x03\"\x8c\x03\n\nRouteTable\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12,\n\x08\x63hampion\x18\x03 \x01(\x0b\x32\x1a.headrace.v1.RoutedVersion\x12*\n\x06\x63\x61nary\x18\x04 \x01(\x0b\x32\x1a.headrace.v1.RoutedVersion\x12+\n\x07shadows\x18\x05 \x03(\x0b\x32\x1a.headrace.v1.RoutedVersion\x12,\n\x08previous\x18\x06 \x03(\x0b\x32\x1a.headrace.v1.RoutedVersion\x12\x0f\n\x07\x61\x64opted\x18\x07 \x01(\x08\x12\x17\n\x0fupdated_time_us\x18\x08 \x01(\x03\x12)\n\x07\x63hanges\x18\t \x03(\x0b\x32\x18.headrace.v1.RouteChange\x12\x14\n\x0cnext_command\x18\n \x01(\x03\x12*\n\x06\x66rozen\x18\x0b \x01(\x0b\x32\x1a.headrace.v1.RefreshFreeze\x12\x11\n\twithdrawn\x18\x0c \x03(\t\"8\n\x0eLearnerCommand\x12\x12\n\npublish_at\x18\x01 \x03(\x03\x12\x12\n\ncommand_id\x18\x02 \x01(\t*a\n\x0bReleaseKind\x12\x1c\n\x18RELEASE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14RELEASE_KIND_REFRESH\x10\x01\x12\x1a\n\x16RELEASE_KIND_PROMOTION\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,22 +34,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELVERSION_METRICSENTRY']._loaded_options = None
   _globals['_MODELVERSION_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_RELEASEKIND']._serialized_start=1377
-  _globals['_RELEASEKIND']._serialized_end=1474
-  _globals['_ARTIFACT']._serialized_start=40
-  _globals['_ARTIFACT']._serialized_end=118
-  _globals['_OFFSETRANGE']._serialized_start=120
-  _globals['_OFFSETRANGE']._serialized_end=180
-  _globals['_GOLDENROWS']._serialized_start=182
-  _globals['_GOLDENROWS']._serialized_end=261
-  _globals['_MODELVERSION']._serialized_start=264
-  _globals['_MODELVERSION']._serialized_end=950
-  _globals['_MODELVERSION_METRICSENTRY']._serialized_start=904
-  _globals['_MODELVERSION_METRICSENTRY']._serialized_end=950
-  _globals['_ROUTEDVERSION']._serialized_start=952
-  _globals['_ROUTEDVERSION']._serialized_end=1046
-  _globals['_ROUTETABLE']._serialized_start=1049
-  _globals['_ROUTETABLE']._serialized_end=1317
-  _globals['_LEARNERCOMMAND']._serialized_start=1319
-  _globals['_LEARNERCOMMAND']._serialized_end=1375
+  _globals['_RELEASEKIND']._serialized_start=1597
+  _globals['_RELEASEKIND']._serialized_end=1694
+  _globals['_ARTIFACT']._serialized_start=65
+  _globals['_ARTIFACT']._serialized_end=143
+  _globals['_OFFSETRANGE']._serialized_start=145
+  _globals['_OFFSETRANGE']._serialized_end=205
+  _globals['_GOLDENROWS']._serialized_start=207
+  _globals['_GOLDENROWS']._serialized_end=286
+  _globals['_MODELVERSION']._serialized_start=289
+  _globals['_MODELVERSION']._serialized_end=975
+  _globals['_MODELVERSION_METRICSENTRY']._serialized_start=929
+  _globals['_MODELVERSION_METRICSENTRY']._serialized_end=975
+  _globals['_ROUTEDVERSION']._serialized_start=978
+  _globals['_ROUTEDVERSION']._serialized_end=1138
+  _globals['_ROUTETABLE']._serialized_start=1141
+  _globals['_ROUTETABLE']._serialized_end=1537
+  _globals['_LEARNERCOMMAND']._serialized_start=1539
+  _globals['_LEARNERCOMMAND']._serialized_end=1595
 # @@protoc_insertion_point(module_scope)

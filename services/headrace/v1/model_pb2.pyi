@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from headrace.v1 import route_pb2 as _route_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -297,10 +298,18 @@ class RoutedVersion(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TRITON_MODEL_FIELD_NUMBER: _builtins.int
     SHARE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_US_FIELD_NUMBER: _builtins.int
     triton_model: _builtins.str
     """Name of the Triton model that serves it."""
     share: _builtins.float
     """Share of the entities for a canary, 0 to 1; 0 for the other routes."""
+    release: Global___ReleaseKind.ValueType
+    """How it came to this route: as a refresh (the recipe had the route already) or as a promotion. Unspecified in tables
+    from before the two were told apart there.
+    """
+    since_time_us: _builtins.int
+    """Since when it has this route, wall clock, in microseconds since 1970-01-01 UTC."""
     @_builtins.property
     def model(self) -> Global___ModelVersion:
         """The version as announced."""
@@ -311,10 +320,12 @@ class RoutedVersion(_message.Message):
         model: Global___ModelVersion | None = ...,
         triton_model: _builtins.str = ...,
         share: _builtins.float = ...,
+        release: Global___ReleaseKind.ValueType = ...,
+        since_time_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "share", b"share", "triton_model", b"triton_model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "release", b"release", "share", b"share", "since_time_us", b"since_time_us", "triton_model", b"triton_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -334,6 +345,10 @@ class RouteTable(_message.Message):
     PREVIOUS_FIELD_NUMBER: _builtins.int
     ADOPTED_FIELD_NUMBER: _builtins.int
     UPDATED_TIME_US_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    NEXT_COMMAND_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     """Deployed pipeline name."""
     epoch: _builtins.int
@@ -342,6 +357,8 @@ class RouteTable(_message.Message):
     """True when every live gateway uses this epoch."""
     updated_time_us: _builtins.int
     """When the table was written, wall clock, in microseconds since 1970-01-01 UTC."""
+    next_command: _builtins.int
+    """Offset in `control` of the first record that the rollout has not handled."""
     @_builtins.property
     def champion(self) -> Global___RoutedVersion:
         """Serves by default."""
@@ -358,6 +375,18 @@ class RouteTable(_message.Message):
     def previous(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoutedVersion]:
         """Earlier champions that are still loaded, newest first, for pinned requests and rollback."""
 
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_route_pb2.RouteChange]:
+        """What changed and who did it, oldest first, the newest 50. The topic is compacted: this is the log that stays."""
+
+    @_builtins.property
+    def frozen(self) -> _route_pb2.RefreshFreeze:
+        """Set while refreshes are stopped."""
+
+    @_builtins.property
+    def withdrawn(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Versions that were rolled back: they come into traffic again only by name."""
+
     def __init__(
         self,
         *,
@@ -369,10 +398,14 @@ class RouteTable(_message.Message):
         previous: _abc.Iterable[Global___RoutedVersion] | None = ...,
         adopted: _builtins.bool = ...,
         updated_time_us: _builtins.int = ...,
+        changes: _abc.Iterable[_route_pb2.RouteChange] | None = ...,
+        next_command: _builtins.int = ...,
+        frozen: _route_pb2.RefreshFreeze | None = ...,
+        withdrawn: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "champion", b"champion"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "champion", b"champion", "frozen", b"frozen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "canary", b"canary", "champion", b"champion", "epoch", b"epoch", "pipeline", b"pipeline", "previous", b"previous", "shadows", b"shadows", "updated_time_us", b"updated_time_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "canary", b"canary", "champion", b"champion", "changes", b"changes", "epoch", b"epoch", "frozen", b"frozen", "next_command", b"next_command", "pipeline", b"pipeline", "previous", b"previous", "shadows", b"shadows", "updated_time_us", b"updated_time_us", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,7 +413,9 @@ Global___RouteTable: _TypeAlias = RouteTable  # noqa: Y015
 
 @_typing.final
 class LearnerCommand(_message.Message):
-    """An order to the learner; published to `<pipeline>.control`."""
+    """An order to the learner; published to `<pipeline>.control`, without a key. Records with the key "route" are
+    RouteCommands.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
