@@ -32,10 +32,12 @@ from headrace.gateway.http_connections import BoundedSite
 from headrace.gateway.http_docs import CONTENT_SECURITY_POLICY, page
 from headrace.gateway.http_errors import JSON, ErrorAnswer, Refusal, error_answer, refusal_answer
 from headrace.gateway.http_json import batch_of, message_of, parse_object, to_json
+from headrace.gateway.http_tracing import traced
 from headrace.gateway.metrics import HTTP_REQUEST_TIME, HTTP_REQUESTS
 from headrace.gateway.openapi import MOST_TIMEOUT_MS, PATHS, TIMEOUT_HEADER, document
 from headrace.gateway.requests import CallContext
 from headrace.gateway.settings import GatewaySettings
+from headrace.platform import telemetry
 from headrace.platform.errors import OperatorError
 from headrace.platform.logging import get_logger
 from headrace.v1.prediction_pb2 import CHANNEL_BATCH, CHANNEL_UNARY, Channel
@@ -91,7 +93,8 @@ class HttpServer:
         )
         self._document = json.dumps(described).encode()
         self._page = page(described).encode()
-        app = web.Application(middlewares=[self._guarded], client_max_size=settings.http_body_bytes)
+        tracing = [traced] if telemetry.enabled() else []
+        app = web.Application(middlewares=[*tracing, self._guarded], client_max_size=settings.http_body_bytes)
         app.add_routes(
             [
                 web.post(PATHS["predict"], self._predict),
