@@ -52,9 +52,17 @@ logs: ## Show the logs: PROGRAM=gateway for one, FOLLOW=1 to go on
 
 ##@ Check
 
+# Most integration tests wait for Kafka most of the time.
+TEST_PROCESSES ?= 3
+
 .PHONY: test
-test: setup ## Run the unit, integration and end-to-end tests: TESTS=path for some
+test: setup ## Run the unit, integration and end-to-end tests: TESTS=path for some, one at a time
+ifdef TESTS
 	@$(BIN)/pytest $(TESTS)
+else
+	@$(BIN)/pytest tests/unit tests/integration --numprocesses=$(TEST_PROCESSES) --dist=loadfile
+	@$(BIN)/pytest tests/end_to_end
+endif
 
 .PHONY: test-unit
 test-unit: setup ## Run the unit tests

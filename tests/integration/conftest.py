@@ -6,14 +6,19 @@ started them; a stack that was up is left as it is. What cannot start fails the 
 
 from __future__ import annotations
 
+import fcntl
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deploy.local import Stack, StackError
 
 _HERE = Path(__file__).parent
+_STARTED = "started_stack"
 _started_here = pytest.StashKey[Stack]()
 
 
@@ -24,16 +29,41 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     stack = Stack(say=reporter.write_line) if reporter else Stack()
     try:
-        if stack.start_infrastructure():
-            session.config.stash[_started_here] = stack
+        with _one_at_a_time():
+            started = stack.start_infrastructure()
     except StackError as error:
         pytest.exit(f"the integration tests need the local stack, which does not start:\n{error}", returncode=1)
+    if started and _is_worker(session.config):
+        session.config.workeroutput[_STARTED] = True  # type: ignore[attr-defined]
+    elif started:
+        session.config.stash[_started_here] = stack
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of several has ended: if it started the stack, this session did."""
+    if getattr(node, "workeroutput", {}).get(_STARTED):
+        node.config.stash[_started_here] = Stack()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     stack = session.config.stash.get(_started_here, None)
     if stack is not None:
         stack.stop()
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """Whether this is one of several processes that share the tests."""
+    return hasattr(config, "workerinput")
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    lock = _HERE.parents[1] / ".run" / "tests.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")
