@@ -14,8 +14,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from headrace.learner.errors import LearnerError
+from headrace.learner.retention import Retention, outdated
 from headrace.platform import kafka
-from headrace.platform.artifacts import ArtifactStore
+from headrace.platform.route_reading import RouteTables, named, open_route_tables
 from headrace.platform.topics import Topics
 from headrace.v1.model_pb2 import ModelVersion
 
@@ -67,14 +68,19 @@ class Announcer:
     """
 
     def __init__(
-        self, producer: Any, topics: Topics, announced: Sequence[ModelVersion], store: ArtifactStore, keep: int
+        self,
+        producer: Any,
+        topics: Topics,
+        announced: Sequence[ModelVersion],
+        retention: Retention,
+        routes: RouteTables,
     ) -> None:
         self.announced = list(announced)
         self.epoch = 1 + max((version.learner_epoch for version in self.announced), default=0)
         self._producer = producer
         self._topics = topics
-        self._store = store
-        self._keep = keep
+        self._retention = retention
+        self._routes = routes
 
     @property
     def newest(self) -> ModelVersion | None:
@@ -82,7 +88,7 @@ class Announcer:
         return self.announced[-1] if self.announced else None
 
     async def announce(self, versions: Sequence[ModelVersion], next_command: int) -> None:
-        """Announce versions of one state, and remove what is older than the newest `keep` of each recipe.
+        """Announce versions of one state, and remove older ones as the retention says.
 
         All are announced or none, so that models that are learned side by side never come apart. The offsets that
         they cover are committed for the learner's group in the same transaction; they are for people and tools that
@@ -96,52 +102,51 @@ class Announcer:
             ProducerFenced: another learner has taken over.
             KafkaUnavailable: not committed in time; a restart finds out whether it was.
         """
-        outdated = []
-        for fingerprint in {version.recipe_fingerprint for version in versions}:
-            known = [one for one in (*self.announced, *versions) if one.recipe_fingerprint == fingerprint]
-            outdated += known[: max(0, len(known) - self._keep)]
-        removed = {one.version for one in outdated}
+        leaving = await self._outdated(versions)
+        removed = {one.version for one in leaving}
+        # Before they leave `models`, so that there is no moment in which a prediction of theirs cannot be traced.
+        await asyncio.to_thread(self._retention.record, leaving)
         offsets = {kafka.TopicPartition(self._topics.outcomes, one.partition): one.end for one in versions[0].learned}
         offsets[kafka.TopicPartition(self._topics.control, 0)] = next_command
         async with kafka.transaction(self._producer):
             for version in versions:
                 await self._send(version.version, version.SerializeToString())
-            for old in outdated:
+            for old in leaving:
                 await self._send(old.version, None)
             await self._producer.send_offsets_to_transaction(offsets, self._topics.group("learner"))
         self.announced = [one for one in (*self.announced, *versions) if one.version not in removed]
-        # Only after the announcements are gone: nobody is sent to a file that is not there. The order logs stay, they
-        # are the chain that a replay follows back to version 0.
-        for old in outdated:
-            # Nor does the snapshot that a replay begins from, where the learning began with a history.
-            for artifact in (old.onnx,) if old.origin and not _from_outcomes(old) else (old.onnx, old.snapshot):
-                await asyncio.to_thread(self._store.delete, artifact.uri)
+        # Only after the announcements are gone: nobody is sent to a file that is not there.
+        await asyncio.to_thread(self._retention.remove, leaving)
+        await asyncio.to_thread(self._retention.sweep, {one.version for one in self.announced})
+
+    async def _outdated(self, versions: Sequence[ModelVersion]) -> list[ModelVersion]:
+        if not outdated(self.announced, versions, self._retention.keep, ()):
+            return []
+        # Asked each time: which versions serve is not this service's to say, and may be as old as one likes.
+        in_use = named(await self._routes.newest())
+        return outdated(self.announced, versions, self._retention.keep, in_use)
 
     async def _send(self, key: str, value: bytes | None) -> None:
         await kafka.send(self._producer, self._topics.models, value, key=key.encode(), partition=0)
 
 
 @asynccontextmanager
-async def announcer(
-    bootstrap: str, topics: Topics, store: ArtifactStore, *, keep: int = 50
-) -> AsyncIterator[Announcer]:
+async def announcer(bootstrap: str, topics: Topics, retention: Retention) -> AsyncIterator[Announcer]:
     """Fence earlier learners, then read what is announced.
 
     Args:
         bootstrap: Kafka brokers.
         topics: of the deployed pipeline.
-        store: where outdated files are deleted from.
-        keep: how many versions are kept.
+        retention: removes what is outdated.
 
     Raises:
         KafkaUnavailable: no broker answers in time.
     """
-    async with kafka.transactional_producer(bootstrap, topics.transactional_id("learner", 0)) as producer:
-        yield Announcer(producer, topics, await read_announced(bootstrap, topics), store, keep)
-
-
-def _from_outcomes(version: ModelVersion) -> bool:
-    return any(one.end > one.first for one in version.learned)
+    async with (
+        kafka.transactional_producer(bootstrap, topics.transactional_id("learner", 0)) as producer,
+        open_route_tables(bootstrap, topics) as routes,
+    ):
+        yield Announcer(producer, topics, await read_announced(bootstrap, topics), retention, routes)
 
 
 def _parse(value: bytes, offset: int) -> ModelVersion:

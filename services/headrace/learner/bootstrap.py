@@ -16,6 +16,7 @@ from headrace.learner.errors import LearnerError
 from headrace.learner.learning import Learning
 from headrace.learner.outcome_stream import first_offsets
 from headrace.learner.recipes import declared
+from headrace.learner.retention import Retention
 from headrace.learner.versions import VersionBuilder, next_versions
 from headrace.pipeline import Pipeline
 from headrace.platform.artifacts import ArtifactStore
@@ -97,7 +98,7 @@ async def learn_history(
         KafkaUnavailable: no broker answers in time.
     """
     names, fingerprint = pipeline.feature_names, pipeline.features_fingerprint
-    async with announcer(bootstrap, topics, store) as announces:
+    async with announcer(bootstrap, topics, Retention(store, signer, topics.deployed)) as announces:
         partitions = await check_not_live(bootstrap, topics, announces.announced)
         first = await first_offsets(bootstrap, topics, partitions)
         cohort = Cohort(

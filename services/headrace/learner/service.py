@@ -14,6 +14,7 @@ from headrace.learner.learning import Learning
 from headrace.learner.outcome_stream import OutcomeStream, first_offsets, outcome_stream
 from headrace.learner.publishing import Publisher
 from headrace.learner.recipes import Recipe, declared
+from headrace.learner.retention import Retention
 from headrace.learner.settings import LearnerSettings
 from headrace.learner.versions import VersionBuilder, newest_of
 from headrace.platform.artifacts import ArtifactStore
@@ -67,7 +68,9 @@ class LearnerService:
         """Become the leader, take up the newest announced version, or publish the first one."""
         settings, topics, enter = self._settings, self._topics, self._resources.enter_async_context
         partitions = await check_topics(
-            settings.kafka_bootstrap, topics.deployed, only=(topics.outcomes, topics.models, topics.control)
+            settings.kafka_bootstrap,
+            topics.deployed,
+            only=(topics.outcomes, topics.models, topics.control, topics.routes),
         )
         self._leads.starting("another learner leads; this one stands by")
         self._leadership = await enter(
@@ -76,7 +79,14 @@ class LearnerService:
         if not self._leadership.leads:
             self._log.info("standing by: another learner leads")
         await self._leadership.acquired()
-        announces = await enter(announcer(settings.kafka_bootstrap, topics, self._store, keep=settings.keep_versions))
+        retention = Retention(
+            self._store,
+            self._signer,
+            topics.deployed,
+            keep=settings.keep_versions,
+            lineage_days=settings.keep_lineage_days,
+        )
+        announces = await enter(announcer(settings.kafka_bootstrap, topics, retention))
         metrics.EPOCH.set(announces.epoch)
         self._leads.ready()
         self._cohort = await self._take_up(announces, partitions)

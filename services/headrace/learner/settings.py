@@ -45,7 +45,12 @@ class LearnerSettings(Settings):
     """Most outcomes that are put in order and learned at once."""
 
     keep_versions: int = Field(default=50, ge=2)
-    """Versions of each model whose file and snapshot are kept; older ones are deleted. Order logs stay."""
+    """Newest versions of each model whose announcement, file and snapshot are kept, beside those that a route table
+    names."""
+
+    keep_lineage_days: float = Field(default=45, gt=0, le=36500)
+    """Days for which the order log and the record of an older version are kept: as long as predictions and outcomes
+    are, so that each of them can be traced."""
 
     @field_validator("signing_key")
     @classmethod

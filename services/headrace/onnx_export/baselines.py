@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from river import dummy
@@ -19,6 +18,6 @@ def constant_classifier(model: Any, columns: Columns, graph: Graph) -> str:
 
 @estimator(dummy.StatisticRegressor)
 def statistic_regressor(model: Any, columns: Columns, graph: Graph) -> str:
-    """The statistic; NaN while there is none."""
+    """The statistic; 0 while there is none."""
     value = model.predict_one({})
-    return graph.repeated(math.nan if value is None else float(value), columns.tensor)
+    return graph.repeated(0.0 if value is None else float(value), columns.tensor)

@@ -77,8 +77,8 @@ def convert(model: Any, columns: Columns, graph: Graph) -> str:
         graph: gets the nodes.
 
     Returns:
-        Name of a float64 tensor [N, 1]: the probability of True (0 where River names no class), the value, or the
-        number of the cluster.
+        Name of a float64 tensor [N, 1]: the probability of True, the value, or the number of the cluster; 0 where
+        River names no class or has no value yet.
 
     Raises:
         UnsupportedModelError: names the class or setting that has no ONNX form.

@@ -35,6 +35,16 @@ def generalized_linear_model(model: Any, columns: Columns, graph: Graph) -> str:
     return raw
 
 
+@estimator(linear_model.BayesianLinearRegression)
+def bayesian_linear_regression(model: Any, columns: Columns, graph: Graph) -> str:
+    """x · the mean of the weights."""
+    if not model._idx:
+        return graph.repeated(0.0, columns.tensor)
+    model._ensure_m()
+    means = {name: float(model._m_arr[i]) for name, i in model._idx.items()}
+    return weighted_sum(graph, columns, means, columns.names)
+
+
 @estimator(linear_model.PARegressor)
 def passive_aggressive_regressor(model: Any, columns: Columns, graph: Graph) -> str:
     """x · w + b."""

@@ -120,6 +120,68 @@ class ArtifactStore:
         except OSError as error:
             raise ArtifactError(f"cannot delete {uri}: {error.strerror}") from error
 
+    def children(self, name: str) -> list[str]:
+        """Names directly below a name, without order: of artifacts, and of the parts that hold them; drafts left out.
+
+        Args:
+            name: relative path, as for `put`.
+
+        Raises:
+            ArtifactError: the name is not allowed, or the directory cannot be read.
+        """
+        try:
+            return [one.name for one in self._path(name).iterdir() if not one.name.startswith(".")]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise ArtifactError(f"cannot list {name}: {error.strerror}") from error
+
+    def read(self, name: str) -> bytes:
+        """Read an artifact that says itself whether it is whole: one that is signed, say.
+
+        Args:
+            name: relative path, as for `put`.
+
+        Raises:
+            ArtifactMissing: there is none.
+            ArtifactError: the name is not allowed, or the file cannot be read.
+        """
+        try:
+            return self._path(name).read_bytes()
+        except FileNotFoundError:
+            raise ArtifactMissing(f"{name} is not in {self.directory}") from None
+        except OSError as error:
+            raise ArtifactError(f"cannot read {name}: {error.strerror}") from error
+
+    def written_s(self, name: str) -> float:
+        """When the first of the artifacts directly below a name was written, seconds since 1970; 0 when there is none.
+
+        Raises:
+            ArtifactError: the name is not allowed, or the directory cannot be read.
+        """
+        try:
+            with os.scandir(self._path(name)) as entries:
+                return min((entry.stat().st_mtime for entry in entries), default=0.0)
+        except FileNotFoundError:
+            return 0.0
+        except OSError as error:
+            raise ArtifactError(f"cannot list {name}: {error.strerror}") from error
+
+    def delete_all(self, name: str) -> None:
+        """Remove every artifact directly below a name, and drafts that a crash left there; none need be there.
+
+        Raises:
+            ArtifactError: the name is not allowed, or a file cannot be removed.
+        """
+        directory = self._path(name)
+        try:
+            for file in [*directory.iterdir()] if directory.is_dir() else []:
+                file.unlink(missing_ok=True)
+            if directory.is_dir():
+                directory.rmdir()
+        except OSError as error:
+            raise ArtifactError(f"cannot delete {name}: {error.strerror}") from error
+
     def path(self, uri: str) -> Path:
         """File of an artifact, whether it exists or not.
 

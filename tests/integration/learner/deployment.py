@@ -21,7 +21,7 @@ from headrace.platform.artifacts import ArtifactStore
 from headrace.platform.signing import KeyPair, Verifier
 from headrace.platform.topics import Topics, create_topics
 from headrace.v1.event_pb2 import Label
-from headrace.v1.model_pb2 import LearnerCommand, ModelVersion
+from headrace.v1.model_pb2 import LearnerCommand, ModelVersion, RouteTable
 from headrace.v1.prediction_pb2 import OUTCOME_KIND_CORRECTED, OUTCOME_KIND_LABELLED, Outcome, Prediction
 
 PIPELINE = "pipelines/fraud.py"
@@ -57,13 +57,8 @@ class Deployment:
     async def start(self, **settings: Any) -> asyncio.subprocess.Process:
         """Start a learner with the given settings of its own, beside those that all tests share."""
         own = {"ops_port": 0, "gather_s": 0.02, "publish_interval_s": 0.05} | settings
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")} | {
-            "HEADRACE_PIPELINE": self.declaration,
-            "HEADRACE_NAMESPACE": self.namespace,
-            "HEADRACE_KAFKA_BOOTSTRAP": self.bootstrap,
-            "HEADRACE_ARTIFACTS": str(self.store.directory),
-            "HEADRACE_LEARNER_SIGNING_KEY": str(self.keys.private),
-            **{f"HEADRACE_LEARNER_{name.upper()}": str(value) for name, value in own.items()},
+        environment = self.environment() | {
+            f"HEADRACE_LEARNER_{name.upper()}": str(value) for name, value in own.items()
         }
         with self.log_of(len(self.processes)).open("wb") as output:
             process = await asyncio.create_subprocess_exec(
@@ -78,6 +73,31 @@ class Deployment:
             )
         self.processes.append(process)
         return process
+
+    def environment(self) -> dict[str, str]:
+        """Environment of a process of this deployment."""
+        return {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")} | {
+            "HEADRACE_PIPELINE": self.declaration,
+            "HEADRACE_NAMESPACE": self.namespace,
+            "HEADRACE_KAFKA_BOOTSTRAP": self.bootstrap,
+            "HEADRACE_ARTIFACTS": str(self.store.directory),
+            "HEADRACE_LEARNER_SIGNING_KEY": str(self.keys.private),
+            "HEADRACE_SIGNING_PUBLIC_KEY": str(self.keys.public),
+        }
+
+    async def command_line(self, *arguments: str, **variables: str) -> tuple[int, str]:
+        """Run a `headrace` command; its status and what it wrote."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "headrace.cli.__main__",
+            *arguments,
+            env=self.environment() | variables,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        written, _ = await asyncio.wait_for(process.communicate(), 60)
+        return process.returncode or 0, written.decode()
 
     def log_of(self, number: int) -> Path:
         """What the process of that number wrote."""
@@ -164,6 +184,11 @@ class Deployment:
         value = LearnerCommand(publish_at=publish_at, command_id=name).SerializeToString()
         async with kafka.producer(self.bootstrap) as producer:
             await kafka.send(producer, self.topics.control, value, partition=0)
+
+    async def route(self, table: RouteTable) -> None:
+        """Write a route table as the rollout does."""
+        async with kafka.producer(self.bootstrap) as producer:
+            await kafka.send(producer, self.topics.routes, table.SerializeToString(), key=b"fraud", partition=0)
 
     async def _send(self, producer: Any, batch: Sequence[Outcome]) -> None:
         sent: list[Awaitable[Any]] = [

@@ -38,7 +38,7 @@ def learn(model: Any, rows: Rows, targets: Sequence[Any], names: Sequence[str], 
 
 
 def river_scores(model: Any, rows: Rows, names: Sequence[str], *, drop_nan: bool = False) -> NDArray[np.float64]:
-    """What River answers: probability of True (0 where it names no class), value, or number of the cluster.
+    """What River answers: probability of True, value, or number of the cluster; 0 where it names none.
 
     Where River raises, an infinity for an overflow and NaN for a division by 0: what a file can say.
     """
@@ -60,7 +60,8 @@ def _answer(model: Any, x: dict[str, float]) -> float:
         return float(model.predict_one(x) is True)
     if hasattr(last, "predict_proba_one"):
         return float(model.predict_proba_one(x).get(True, 0.0))
-    return float(model.predict_one(x))
+    value = model.predict_one(x)
+    return 0.0 if value is None else float(value)
 
 
 def onnx_scores(content: bytes, rows: Rows) -> NDArray[np.float32]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from river import (
+    anomaly,
+    bandit,
     cluster,
     compose,
     drift,
@@ -21,6 +23,7 @@ from river import (
     stats,
 )
 
+from headrace.estimators import PlattScaling, PriorCorrection
 from tests.unit.onnx_export.case import NAMES, Case
 from tests.unit.onnx_export.every_tree import TREES
 
@@ -107,6 +110,11 @@ TRANSFORMERS = {
             | _regression()
         )
     ),
+    "anomaly_filter": Case(
+        lambda: compose.Pipeline(
+            preprocessing.StandardScaler(), anomaly.QuantileFilter(anomaly.OneClassSVM(nu=0.2), q=0.9), _regression()
+        )
+    ),
     "nested_pipeline": Case(
         lambda: compose.Pipeline(("scale", preprocessing.StandardScaler()), ("learn", compose.Pipeline(_regression())))
     ),
@@ -168,6 +176,15 @@ CLASSIFIERS = {
             seed=1,
         )
     ),
+    "bandit_classifier": Case(
+        lambda: model_selection.BanditClassifier(
+            [_scaled(), naive_bayes.GaussianNB(), linear_model.PAClassifier()],
+            metric=metrics.Accuracy(),
+            policy=bandit.EpsilonGreedy(0.2, seed=1),
+        )
+    ),
+    "platt_scaling": Case(lambda: PlattScaling(_scaled(), lr=0.05)),
+    "prior_correction": Case(lambda: PriorCorrection(_scaled(), negatives=0.3)),
 }
 
 REGRESSORS = {
@@ -182,8 +199,14 @@ REGRESSORS = {
         ),
         "regressor",
     ),
+    "bayesian_linear_regression": Case(
+        lambda: preprocessing.StandardScaler() | linear_model.BayesianLinearRegression(), "regressor", extremes=False
+    ),
     "pa_regressor": Case(lambda: linear_model.PARegressor(C=0.01, mode=2), "regressor"),
     "statistic_regressor": Case(lambda: dummy.StatisticRegressor(stats.Mean()), "regressor", answers_nan=False),
+    "statistic_regressor_median": Case(
+        lambda: dummy.StatisticRegressor(stats.Quantile(0.5)), "regressor", answers_nan=False
+    ),
     "bagging_regressor": Case(
         lambda: ensemble.BaggingRegressor(_scaled_value(), n_models=3, seed=1), "regressor", extremes=False
     ),
@@ -198,6 +221,23 @@ REGRESSORS = {
     "chebyshev_over_sampler": Case(lambda: imblearn.ChebyshevOverSampler(_scaled_value()), "regressor"),
     "greedy_regressor": Case(
         lambda: model_selection.GreedyRegressor([_scaled_value(), linear_model.PARegressor()]), "regressor"
+    ),
+    "successive_halving_regressor": Case(
+        lambda: model_selection.SuccessiveHalvingRegressor(
+            [_scaled_value(), linear_model.PARegressor(), linear_model.PARegressor(C=0.01)],
+            metric=metrics.MAE(),
+            budget=60,
+            seed=1,
+        ),
+        "regressor",
+    ),
+    "bandit_regressor": Case(
+        lambda: model_selection.BanditRegressor(
+            [_scaled_value(), linear_model.PARegressor()],
+            metric=metrics.MAE(),
+            policy=bandit.EpsilonGreedy(0.2, seed=1),
+        ),
+        "regressor",
     ),
     "pred_clipper": Case(lambda: preprocessing.PredClipper(_scaled_value(), -1.0, 40.0), "regressor"),
     "target_standard_scaler": Case(

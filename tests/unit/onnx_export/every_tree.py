@@ -82,6 +82,7 @@ TREES = {
     "stochastic_gradient_tree_regressor": regressor(
         tree.SGTRegressor, delta=0.5, grace_period=20, feature_quantizer=DynamicQuantizer()
     ),
+    "aggregated_mondrian_forest_regressor": regressor(forest.AMFRegressor, n_estimators=3, seed=1),
     "random_patches_regressor": regressor(
         lambda: ensemble.SRPRegressor(
             tree.HoeffdingTreeRegressor(**QUICK_VALUE, leaf_prediction="mean"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from river import (
+    base,
     cluster,
     compose,
     dummy,
@@ -19,6 +20,7 @@ from river import (
 )
 
 from headrace.onnx_export import SUPPORTED, UnsupportedModelError, check, export
+from tests.unit.onnx_export.every_model import CASES
 
 NAMES = ("amount", "code")
 LOGISTIC = linear_model.LogisticRegression
@@ -90,3 +92,22 @@ def test_zero_and_one_are_false_and_true() -> None:
 def test_supported_is_in_order() -> None:
     assert list(SUPPORTED) == sorted(SUPPORTED)
     assert {"Pipeline", "LogisticRegression", "StandardScaler", "KMeans"} <= set(SUPPORTED)
+
+
+def test_every_supported_class_is_in_the_suite() -> None:
+    found: set[str] = set()
+    for case in CASES.values():
+        _gather(case.make(), found)
+    assert set(SUPPORTED) - found == set()
+
+
+def _gather(part: Any, found: set[str]) -> None:
+    """Names of the classes of River, and of ours, that a model is made of."""
+    if isinstance(part, list | tuple | set):
+        for item in part:
+            _gather(item, found)
+    elif isinstance(part, dict):
+        _gather(list(part.values()), found)
+    elif isinstance(part, base.Estimator):
+        found.add(type(part).__name__)
+        _gather(part.__dict__, found)
