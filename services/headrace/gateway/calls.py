@@ -18,6 +18,7 @@ from headrace.gateway.requests import CallContext, ScoringRequest, now_us
 from headrace.gateway.scoring import Scoring
 from headrace.gateway.spool import Spool
 from headrace.pipeline import Pipeline
+from headrace.pipeline.events import EventColumns
 from headrace.platform.event_codec import CheckedEvent
 from headrace.v1.prediction_pb2 import CHANNEL_STREAM, Channel
 from headrace.v1.prediction_service_pb2 import (
@@ -177,7 +178,7 @@ def _check_permissions(context: CallContext, options: PredictOptions) -> None:
 
 
 def _with_options(
-    events: Sequence[CheckedEvent], options: PredictOptions, context: CallContext, received_us: int
+    events: Sequence[CheckedEvent] | EventColumns, options: PredictOptions, context: CallContext, received_us: int
 ) -> ScoringRequest:
     check_options(options)
     return ScoringRequest(

@@ -17,7 +17,6 @@ from headrace.pipeline.evaluation import Evaluator, Kernel
 from headrace.pipeline.events import EventColumns, FloatArray
 from headrace.pipeline.state import FeaturePlan
 from headrace.pipeline.stored_logs import EntityLogs
-from headrace.platform.event_codec import CheckedEvent, event_columns
 from headrace.platform.feature_state import EVENTS, OUTCOMES, FeatureStateReader, StateSnapshot
 from headrace.platform.logging import get_logger
 from headrace.v1.prediction_pb2 import DEGRADATION_FEATURES_DEFAULTED
@@ -76,14 +75,13 @@ class FeatureReading:
         self._breaker = breaker
         self._warn = warn or (lambda reason: get_logger().warning("features are their defaults", reason=reason))
 
-    async def read(self, events: Sequence[CheckedEvent]) -> FeatureRows:
+    async def read(self, columns: EventColumns) -> FeatureRows:
         """Features of n events, and whether they were answered before, in one round trip.
 
         Args:
-            events: the events.
+            columns: the events.
         """
-        ids = [event.event_id for event in events]
-        columns = event_columns(self._plan.pipeline, events)
+        ids = columns.ids
         known = self._records.local(ids)
         if not self._cache.enabled:
             snapshot = await self._snapshot(columns, ids)
@@ -91,10 +89,9 @@ class FeatureReading:
             return FeatureRows(columns, values, [state] * len(ids), _first_answers(snapshot, known))
         return await self._read_around_cache(columns, ids, known)
 
-    def changing(self, events: Sequence[CheckedEvent]) -> None:
+    def changing(self, columns: EventColumns) -> None:
         """Say that this process has passed events on to be merged: what is known of their keys is about to change."""
         if self._cache.enabled:
-            columns = event_columns(self._plan.pipeline, events)
             for entity_ids in zip(*self._entity_ids(columns), strict=True):
                 self._cache.changing(entity_ids)
 

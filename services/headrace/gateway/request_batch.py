@@ -15,8 +15,9 @@ from headrace.gateway.errors import GatewayError
 from headrace.gateway.feature_reading import FeatureRows
 from headrace.gateway.requests import ScoringRequest
 from headrace.gateway.routing import Choice
-from headrace.pipeline.events import FloatArray
-from headrace.platform.event_codec import CheckedEvent
+from headrace.pipeline import Pipeline
+from headrace.pipeline.events import EventColumns, FloatArray
+from headrace.platform.event_codec import CheckedEvent, event_columns
 from headrace.v1.prediction_pb2 import Degradation
 
 Rows = npt.NDArray[np.intp]
@@ -31,11 +32,28 @@ class ScoredBlock:
     scores: FloatArray
 
 
+def columns_of(pipeline: Pipeline, requests: Sequence[ScoringRequest]) -> EventColumns:
+    """The events of all requests, in order."""
+    parts: list[EventColumns] = []
+    # Events that came one by one become columns together.
+    for are_columns, some in itertools.groupby(requests, lambda one: isinstance(one.events, EventColumns)):
+        if are_columns:
+            parts += [one.events for one in some if isinstance(one.events, EventColumns)]
+        else:
+            parts.append(event_columns(pipeline, [event for one in some for event in _one_by_one(one)]))
+    return EventColumns.joined(parts)
+
+
+def _one_by_one(request: ScoringRequest) -> Sequence[CheckedEvent]:
+    assert not isinstance(request.events, EventColumns)
+    return request.events
+
+
 class RequestBatch:
     """The requests of a batch on their way to their answers."""
 
     def __init__(
-        self, requests: Sequence[ScoringRequest], events: Sequence[CheckedEvent], read: FeatureRows, values: FloatArray
+        self, requests: Sequence[ScoringRequest], events: EventColumns, read: FeatureRows, values: FloatArray
     ) -> None:
         self.requests = requests
         self.events = events

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from itertools import repeat
 
 import numpy as np
 
@@ -66,7 +65,7 @@ def checked_event(pipeline: Pipeline, event: Event) -> CheckedEvent:
         raise InvalidRequestError([_violation(error, "event")]) from error
 
 
-def checked_batch(pipeline: Pipeline, request: PredictBatchRequest) -> list[CheckedEvent]:
+def checked_batch(pipeline: Pipeline, request: PredictBatchRequest) -> EventColumns:
     """The events of a batch.
 
     Raises:
@@ -94,27 +93,17 @@ def checked_batch(pipeline: Pipeline, request: PredictBatchRequest) -> list[Chec
         {field.name: values for field, values in zip(schema.texts, texts, strict=True)},
         {field.name: np.array(values, np.float64) for field, values in zip(schema.numbers, numbers, strict=True)},
     )
-    events = [
-        CheckedEvent(event_id, time_us, row_texts, row_numbers, answered=False)
-        for event_id, time_us, row_texts, row_numbers in zip(
-            columns.ids,
-            request.event_times_us,
-            zip(*texts, strict=True) if texts else repeat(()),
-            zip(*numbers, strict=True) if numbers else repeat(()),
-            strict=False,
-        )
-    ]
     for row in suspects(schema, columns):
         try:
-            check_identity(events[row].event_id, events[row].time_us)
-            schema.check(events[row].texts, events[row].numbers)
+            check_identity(columns.ids[row], int(columns.times[row]))
+            schema.check([values[row] for values in texts], [values[row] for values in numbers])
         except EventError as error:
             wrong.append(_violation(error, f"events[{row}]"))
             if len(wrong) == MAX_VIOLATIONS:
                 break
     if wrong:
         raise InvalidRequestError(wrong)
-    return events
+    return columns
 
 
 def _shape_violations(pipeline: Pipeline, request: PredictBatchRequest, count: int) -> Iterable[Violation]:

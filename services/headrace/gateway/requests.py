@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.gateway.access import ANYONE, Caller
+from headrace.pipeline.events import EventColumns
 from headrace.platform.event_codec import CheckedEvent
 from headrace.v1.prediction_pb2 import Channel
 
@@ -31,7 +32,7 @@ class ScoringRequest:
     """Events of one call.
 
     Attributes:
-        events: checked against the schema, n.
+        events: checked against the schema, n; as columns where they came so.
         channel: by which way they came.
         received_us: when, wall clock, in microseconds.
         deadline: time of the event loop after which an answer is of no use.
@@ -41,7 +42,7 @@ class ScoringRequest:
         features_only: whether features are asked for and no score.
     """
 
-    events: Sequence[CheckedEvent]
+    events: Sequence[CheckedEvent] | EventColumns
     channel: Channel.ValueType
     received_us: int
     deadline: float
@@ -52,8 +53,9 @@ class ScoringRequest:
 
     def part(self, first: int, end: int) -> ScoringRequest:
         """The same for some of the events."""
+        events = self.events
         return ScoringRequest(
-            self.events[first:end],
+            events.part(first, end) if isinstance(events, EventColumns) else events[first:end],
             self.channel,
             self.received_us,
             self.deadline,

@@ -31,12 +31,12 @@ from headrace.gateway.prediction_encoding import (
     received_fields,
 )
 from headrace.gateway.repeats import repeat_of
-from headrace.gateway.request_batch import RequestBatch, Rows, ScoredBlock, first_rows
+from headrace.gateway.request_batch import RequestBatch, Rows, ScoredBlock, columns_of, first_rows
 from headrace.gateway.requests import ScoringRequest, now_us
 from headrace.gateway.routing import Choice, Routing
 from headrace.gateway.shadow_scoring import ShadowScoring
 from headrace.pipeline import Pipeline
-from headrace.pipeline.events import FloatArray
+from headrace.pipeline.events import EventColumns, FloatArray
 from headrace.platform.event_codec import CheckedEvent, pack_event
 from headrace.v1.prediction_pb2 import (
     DEGRADATION_IDEMPOTENCY_LOCAL,
@@ -86,7 +86,6 @@ class Scoring:
         self._clock = clock
         self._encoder = encoder
         self._columns = {name: i for i, name in enumerate(pipeline.feature_names)}
-        self._key = [field.name for field in pipeline.event.texts].index(pipeline.key_field)
         # A new prefix at each start: an id never comes twice.
         self._id_prefix = f"g-{instance}-{secrets.token_hex(5)}-"
         self._ids = itertools.count(1)
@@ -116,7 +115,7 @@ class Scoring:
         Raises:
             OverloadedError: the answers cannot be logged.
         """
-        events = [event for request in requests for event in request.events]
+        events = columns_of(self.pipeline, requests)
         read = await self._reading.read(events)
         batch = RequestBatch(requests, events, read, self._overridden(requests, read.values))
         self._route(batch)
@@ -141,7 +140,7 @@ class Scoring:
     def _route(self, batch: RequestBatch) -> None:
         """Say which rows go to which version; rows that were answered before go to none."""
         if batch.is_plain:
-            keys = [event.texts[self._key] for event in batch.events] if self._routing.canary() else []
+            keys = batch.events.texts[self.pipeline.key_field] if self._routing.canary() else []
             for one in self._routing.choose(keys):
                 batch.parts.append((one.choice, np.arange(len(batch.events)) if one.rows is None else one.rows))
                 # A table may have come since the request was checked.
@@ -159,7 +158,8 @@ class Scoring:
                 routed[rows] = True
         open_rows = np.flatnonzero(routed)
         if len(open_rows):
-            for one in self._routing.choose([batch.events[row].texts[self._key] for row in open_rows.tolist()]):
+            keys = batch.events.texts[self.pipeline.key_field]
+            for one in self._routing.choose([keys[row] for row in open_rows.tolist()]):
                 batch.parts.append((one.choice, open_rows if one.rows is None else open_rows[one.rows]))
                 self._fitting(one.choice)
         for version, of in pinned.items():
@@ -232,7 +232,8 @@ class Scoring:
         logged = await self._log.log(new, list(before.values()))
         answered.repeats = before | {order[index]: repeat for index, repeat in logged.repeats.items()}
         if new.events:
-            self._reading.changing([batch.events[row] for row in order if batch.request_of(row).ingest])
+            ingested = [row for row in order if batch.request_of(row).ingest]
+            self._reading.changing(batch.events.take(np.array(ingested, np.intp)))
         if logged.only_local:
             answered.degradations += (DEGRADATION_IDEMPOTENCY_LOCAL,)
         if self._routing.shadows():
@@ -300,13 +301,21 @@ class Scoring:
         event_ids = [answered.event_ids[row] for row in order]
         if not any(request.ingest for request in batch.requests):
             return NewAnswers(event_ids, records), order
-        ingested = [self._ingested(batch.events[row]) if batch.request_of(row).ingest else (b"", b"") for row in order]
+        ingested = [self._ingested(batch.events, row) if batch.request_of(row).ingest else (b"", b"") for row in order]
         return NewAnswers(event_ids, records, [event for event, _ in ingested], [key for _, key in ingested]), order
 
-    def _ingested(self, event: CheckedEvent) -> tuple[bytes, bytes]:
-        """The event as it goes to `events`, and its key."""
-        answered = CheckedEvent(event.event_id, event.time_us, event.texts, event.numbers, answered=True)
-        return pack_event(self.pipeline, answered).SerializeToString(), event.texts[self._key].encode()
+    def _ingested(self, events: EventColumns, row: int) -> tuple[bytes, bytes]:
+        """An event as it goes to `events`, and its key."""
+        schema = self.pipeline.event
+        answered = CheckedEvent(
+            events.ids[row],
+            int(events.times[row]),
+            [events.texts[field.name][row] for field in schema.texts],
+            [float(events.numbers[field.name][row]) for field in schema.numbers],
+            answered=True,
+        )
+        key = events.texts[self.pipeline.key_field][row]
+        return pack_event(self.pipeline, answered).SerializeToString(), key.encode()
 
     def _repeat(self, batch: RequestBatch, answered: AnsweredRows, row: int, record: bytes) -> Prediction:
         request = batch.request_of(row)

@@ -52,7 +52,7 @@ from headrace.pipeline.evaluation import MACHINE_CODE, load_kernel
 from headrace.pipeline.state import compile_plan
 from headrace.platform import redis
 from headrace.platform.artifacts import ArtifactStore
-from headrace.platform.event_codec import CheckedEvent
+from headrace.platform.event_codec import CheckedEvent, event_columns
 from headrace.platform.feature_state import FeatureStateReader
 from headrace.platform.health import Component, Health
 from headrace.platform.leases import Leases
@@ -315,7 +315,7 @@ class GatewayService:
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(WARM_UP_S):
                 await self._redis.ping()
-        await reading.read([nobody])
+        await reading.read(event_columns(self._pipeline, [nobody]))
 
     async def run(self) -> None:
         """Serve until cancelled."""

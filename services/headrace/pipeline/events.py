@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,28 @@ class EventColumns:
             np.array(times, np.int64),
             {field.name: [row[i] for row in texts] for i, field in enumerate(schema.texts)},
             {field.name: np.ascontiguousarray(matrix[:, i]) for i, field in enumerate(schema.numbers)},
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[EventColumns]) -> EventColumns:
+        """The events of one or more blocks of one schema, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+        return EventColumns(
+            list(chain.from_iterable(one.ids for one in parts)),
+            np.concatenate([one.times for one in parts]),
+            {name: list(chain.from_iterable(one.texts[name] for one in parts)) for name in first.texts},
+            {name: np.concatenate([one.numbers[name] for one in parts]) for name in first.numbers},
+        )
+
+    def part(self, first: int, end: int) -> EventColumns:
+        """Some neighbouring rows."""
+        return EventColumns(
+            self.ids[first:end],
+            self.times[first:end],
+            {name: values[first:end] for name, values in self.texts.items()},
+            {name: values[first:end] for name, values in self.numbers.items()},
         )
 
     def take(self, rows: npt.NDArray[np.intp]) -> EventColumns:

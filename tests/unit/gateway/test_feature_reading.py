@@ -100,6 +100,10 @@ class Gateway:
         return CheckedEvent(f"e{self.made}", START_US + self.made * 1_000_000, texts, numbers, answered=False)
 
 
+def columns(events: Sequence[CheckedEvent]) -> EventColumns:
+    return event_columns(pipeline, events)
+
+
 KEYS = st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"))
 STEPS = st.one_of(
     st.tuples(st.just("read"), st.lists(KEYS, min_size=1, max_size=4)),
@@ -120,12 +124,12 @@ def test_each_vector_is_that_of_its_positions(steps: list[tuple[str, Any]]) -> N
                 gateway.now += seconds
             case ("read", keys):
                 events = [gateway.event(*one) for one in keys]
-                rows = asyncio.run(gateway.reading.read(events))
+                rows = asyncio.run(gateway.reading.read(columns(events)))
                 for event, values, state in zip(events, rows.values, rows.states, strict=True):
                     position = state.event_positions[0] if state.event_positions else -1
                     other = Gateway(0)
                     other.state.history = gateway.state.history[: position + 2]
-                    expected = asyncio.run(other.reading.read([event]))
+                    expected = asyncio.run(other.reading.read(columns([event])))
                     assert np.array_equal(values, expected.values[0])
                     assert state.newest_us == position + 1
                     assert not state.degradations
@@ -135,29 +139,29 @@ def test_keys_that_were_read_a_moment_ago_are_not_read_again() -> None:
     gateway = Gateway(1.0)
     gateway.state.merge(gateway.event("a", "x"))
     for _ in range(3):
-        asyncio.run(gateway.reading.read([gateway.event("a", "x"), gateway.event("b", "y")]))
+        asyncio.run(gateway.reading.read(columns([gateway.event("a", "x"), gateway.event("b", "y")])))
     assert gateway.state.reads == 2
     gateway.now += 1.0
-    asyncio.run(gateway.reading.read([gateway.event("a", "x")]))
+    asyncio.run(gateway.reading.read(columns([gateway.event("a", "x")])))
     assert gateway.state.reads == 3
 
 
 def test_an_event_that_is_passed_on_ends_what_was_kept() -> None:
     gateway = Gateway(1.0)
     event = gateway.event("a", "x")
-    asyncio.run(gateway.reading.read([event]))
-    gateway.reading.changing([event])
+    asyncio.run(gateway.reading.read(columns([event])))
+    gateway.reading.changing(columns([event]))
     gateway.state.merge(event)
-    rows = asyncio.run(gateway.reading.read([gateway.event("a", "x")]))
+    rows = asyncio.run(gateway.reading.read(columns([gateway.event("a", "x")])))
     assert rows.states[0].event_positions == [0]
 
 
 def test_while_redis_is_away_what_was_read_a_moment_ago_still_counts() -> None:
     gateway = Gateway(1.0)
     gateway.state.merge(gateway.event("a", "x"))
-    asyncio.run(gateway.reading.read([gateway.event("a", "x")]))
+    asyncio.run(gateway.reading.read(columns([gateway.event("a", "x")])))
     gateway.state.away = True
-    rows = asyncio.run(gateway.reading.read([gateway.event("a", "x"), gateway.event("c", "z")]))
+    rows = asyncio.run(gateway.reading.read(columns([gateway.event("a", "x"), gateway.event("c", "z")])))
     assert [list(state.degradations) for state in rows.states] == [[], [DEGRADATION_FEATURES_DEFAULTED]]
     assert rows.states[0].event_positions == [0]
     assert gateway.warned == ["OSError: away"]
