@@ -6,12 +6,15 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from deploy.local.downloads import fetch
 from deploy.local.layout import Layout, Ports
 from deploy.local.triton_server import answers, prepare, remove_shared_memory
+
+STOPPED_S = 10.0
 
 
 class PrivateTriton:
@@ -56,6 +59,12 @@ class PrivateTriton:
         """
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
+        # A thread that waits for a processor stops when it gets one.
+        threads = Path(f"/proc/{self._process.pid}/task")
+        deadline = time.monotonic() + STOPPED_S
+        while any(one.read_text().rpartition(")")[2].split()[0] != "T" for one in threads.glob("*/stat")):
+            assert time.monotonic() < deadline, "Triton is not suspended"
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """SIGCONT."""

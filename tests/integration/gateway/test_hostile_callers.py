@@ -53,6 +53,7 @@ class Steady:
     async def run(self) -> None:
         async with channel(self._port) as own:
             stub: Any = PredictionServiceStub(own)
+            await own.channel_ready()
             while not self.stopped:
                 began = time.monotonic()
                 request = PredictRequest(event=event(f"steady-{self.answered}", cents=self.answered % 900))
