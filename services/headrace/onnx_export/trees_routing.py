@@ -11,12 +11,14 @@ from __future__ import annotations
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
-from river.tree.mondrian.mondrian_tree_nodes import MondrianBranch
+from river.tree.base import Branch
+from river.tree.mondrian.mondrian_tree_nodes import MondrianBranch, MondrianNode
 from river.tree.nodes.branch import (
     DTBranch,
     NominalBinaryBranch,
@@ -159,45 +161,68 @@ def leaf_numbers(trees: Sequence[Routes], inputs: str, graph: Graph, numbers: ND
 
 def _plain_routes(root: Any, inputs: Inputs) -> Routes | None:
     """The tree, if it has only thresholds of known features and no alternate trees; else None. The common case."""
-    found = Routes()
+    columns: list[int] = []
+    values: list[float] = []
+    false: list[int] = []
     weights: list[float | None] = []
-    column_of: dict[Any, int] = {}
+    leaves: list[tuple[Any, ...]] = []
     stack: list[tuple[Any, int]] = [(root, -1)]
     while stack:
         node, parent = stack.pop()
-        number = len(weights)
         if parent >= 0:
-            found.false[parent] = number
-        if isinstance(node, NumericBinaryBranch | MondrianBranch):
-            feature = node.feature
-            column = column_of.get(feature)
-            if column is None:
-                known = inputs.column(feature)
-                if known is None:
-                    return None
-                column = column_of[feature] = known
-            if getattr(node, "_alternate_tree", None) is not None:
-                return None
-            found.add(_AT_MOST, column, float(node.threshold))
-            found.true[number] = number + 1
-            weights.append(_own_weight(node))
-            left, right = node.children
-            stack.append((right, number))
-            stack.append((left, -1))
-        elif isinstance(node, DTBranch):
+            false[parent] = len(columns)
+        kind: Any = type(node)
+        tested, adds_up = _kind(kind)
+        weights.append(None if adds_up else _own_weight(node))
+        false.append(0)
+        if tested is None:
+            columns.append(-1)
+            values.append(0.0)
+            leaves.append((node,))
+            continue
+        column = inputs.column(node.feature) if tested else None
+        if column is None or _alternate(node):
             return None
-        else:
-            found.add(_LEAF, end=len(found.ends))
-            found.ends.append((node,))
-            weights.append(_own_weight(node))
+        left, right = node.children
+        stack += ((right, len(columns)), (left, -1))
+        columns.append(column)
+        values.append(node.threshold)
     # A branch weighs what its children do; adding from the leaves up does each addition of River's recursion once.
-    for number in range(len(weights) - 1, -1, -1):
-        if found.modes[number] == _AT_MOST:
-            left_weight, right_weight = weights[number + 1] or 0.0, weights[found.false[number]] or 0.0
-            found.missing_is_true[number] = int(not left_weight < right_weight)
+    missing_is_true = [0] * len(columns)
+    for number in range(len(columns) - 1, -1, -1):
+        if columns[number] >= 0:
+            left_weight, right_weight = weights[number + 1] or 0.0, weights[false[number]] or 0.0
+            missing_is_true[number] = int(not left_weight < right_weight)
             if weights[number] is None:
                 weights[number] = left_weight + right_weight
-    return found
+    is_leaf = np.array(columns) < 0
+    return Routes(
+        columns=np.where(is_leaf, 0, columns).tolist(),
+        values=values,
+        modes=np.where(is_leaf, _LEAF, _AT_MOST).tolist(),
+        # The left child of a node follows it.
+        true=np.where(is_leaf, 0, np.arange(1, len(columns) + 1)).tolist(),
+        false=false,
+        missing_is_true=missing_is_true,
+        end_of_node=np.where(is_leaf, np.cumsum(is_leaf) - 1, -1).tolist(),
+        ends=leaves,
+    )
+
+
+@lru_cache
+def _kind(kind: Any) -> tuple[bool | None, bool]:
+    """Whether nodes of a class test a threshold (None: they are leaves), and whether they weigh what their children
+    do together.
+    """
+    if not issubclass(kind, Branch):
+        return None, False
+    adds_up = getattr(kind, "total_weight", None) is DTBranch.total_weight
+    return issubclass(kind, NumericBinaryBranch | MondrianBranch), adds_up
+
+
+def _own_weight(node: Any) -> float:
+    """What a node weighs against its sibling, if it does not add up its children."""
+    return float(node.weight if isinstance(node, MondrianNode) else node.total_weight)
 
 
 class _General:
@@ -315,24 +340,16 @@ class _General:
             if isinstance(node, DTBranch):
                 stack.extend(node.children)
         for node in reversed(order):
-            own = _own_weight(node)
-            if own is None:
-                own = sum(self._weights[id(child)] for child in node.children)
-            self._weights[id(node)] = own
+            kind: Any = type(node)
+            if _kind(kind)[1]:
+                self._weights[id(node)] = sum(self._weights[id(child)] for child in node.children)
+            else:
+                self._weights[id(node)] = _own_weight(node)
 
     def _heavier(self, node: Any) -> Any:
         """The child that `most_common_path` names: the first of the heaviest."""
         weights = [self._weights[id(child)] for child in node.children]
         return node.children[max(range(len(weights)), key=weights.__getitem__)]
-
-
-def _own_weight(node: Any) -> float | None:
-    """What a node weighs against its sibling; None for a branch that weighs what its children do."""
-    if hasattr(node, "log_weight_tree"):
-        return float(node.weight)
-    if isinstance(node, DTBranch) and type(node).total_weight is DTBranch.total_weight:
-        return None
-    return float(node.total_weight)
 
 
 def _alternate(node: Any) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 from river.tree.nodes.hatc_nodes import AdaLeafClassifier
 from river.tree.nodes.htc_nodes import LeafNaiveBayes, LeafNaiveBayesAdaptive
 from river.tree.splitter import GaussianSplitter
-from river.tree.splitter.nominal_splitter_classif import NominalSplitterClassif
 
 from headrace.onnx_export.errors import UnsupportedModelError
 from headrace.onnx_export.graph import Columns, Graph
@@ -45,17 +45,28 @@ def answer(leaf: Any, tree: Any) -> Answer:
     """What `leaf.prediction(x, tree=tree)` would do for any x."""
     active = leaf.is_active()
     total = leaf.total_weight
-    adaptive = isinstance(leaf, AdaLeafClassifier)
+    kind: Any = type(leaf)
+    adaptive, by_count, by_success = _kind(kind)
     if adaptive and tree.leaf_prediction != "nba":
         bayes = active and tree.leaf_prediction == "nb" and total >= tree.nb_threshold
-    elif isinstance(leaf, LeafNaiveBayesAdaptive):
+    elif by_success:
         bayes = active and leaf._nb_correct_weight >= leaf._mc_correct_weight
     else:
-        bayes = isinstance(leaf, LeafNaiveBayes) and active and total >= tree.nb_threshold
+        bayes = by_count and active and total >= tree.nb_threshold
     error = leaf._mean_error.get() if adaptive else 0.0
     if bayes and total == 0:
         return Answer({}, None, error)
     return Answer(leaf.stats, leaf.splitters if bayes else None, error)
+
+
+@lru_cache
+def _kind(kind: Any) -> tuple[bool, bool, bool]:
+    """Whether leaves of a class are adaptive, naive Bayes from some weight on, or naive Bayes where it does better."""
+    return (
+        issubclass(kind, AdaLeafClassifier),
+        issubclass(kind, LeafNaiveBayes),
+        issubclass(kind, LeafNaiveBayesAdaptive),
+    )
 
 
 class ShareTables:
@@ -77,7 +88,11 @@ class ShareTables:
         self._columns = columns
         self._fixed = np.array([_frequencies(answers[i]) for i in fixed], np.float64).reshape(-1, 2)
         self._bayes = [answers[i] for i in bayes]
-        self._index = {name: i for i, name in enumerate(columns.names)}
+        index = {name: i for i, name in enumerate(columns.names)}
+        # Of the features that rows have: column and splitter, by answer.
+        seen = [[(index[f], s) for f, s in (a.splitters or {}).items() if f in index] for a in self._bayes]
+        self._gaussian = [[(column, s) for column, s in found if type(s) is GaussianSplitter] for found in seen]
+        self._nominal = [[(column, s) for column, s in found if type(s) is not GaussianSplitter] for found in seen]
 
     def shares(self, rows: str, groups: int, graph: Graph) -> str:
         """Add the lookup and the arithmetic.
@@ -151,7 +166,7 @@ class ShareTables:
 
         The leaves of a random forest look at few features each.
         """
-        chosen = [[self._index[f] for f, s in self._seen(a) if isinstance(s, GaussianSplitter)] for a in self._bayes]
+        chosen = [[column for column, _ in found] for found in self._gaussian]
         width = max(map(len, chosen))
         if 2 * width > len(self._columns.names):
             return len(self._columns.names), None
@@ -159,11 +174,6 @@ class ShareTables:
         for row, columns in zip(features, chosen, strict=False):
             row[: len(columns)] = columns
         return width, features
-
-    def _seen(self, given: Answer) -> list[tuple[Any, Any]]:
-        """Splitters of the features that rows have."""
-        assert given.splitters is not None
-        return [(f, s) for f, s in given.splitters.items() if f in self._index]
 
     def _values(self, rows: str, groups: int, width: int, features: NDArray[np.int64] | None, graph: Graph) -> str:
         """The values looked at: float64, to go with [width, 2, groups · N]."""
@@ -189,40 +199,37 @@ class ShareTables:
         found[:, 1] = -np.inf
         where: list[tuple[int, int, int]] = []
         moments: list[tuple[float, float]] = []
-        for i, given in enumerate(self._bayes):
-            position = 0
-            for feature, splitter in self._seen(given):
-                if not isinstance(splitter, GaussianSplitter):
-                    continue
-                slot = position if chosen else self._index[feature]
-                position += 1
-                for label, distribution in splitter._att_dist_per_class.items():
-                    if not given.stats.get(label, 0.0) > 0:
+        for i, (given, splitters) in enumerate(zip(self._bayes, self._gaussian, strict=True)):
+            labels = [label for label, weight in given.stats.items() if weight > 0]
+            for position, (column, splitter) in enumerate(splitters):
+                distributions = splitter._att_dist_per_class
+                for label in labels:
+                    distribution = distributions.get(label)
+                    if distribution is None:
                         continue
                     var = distribution._var
                     freedom = var.mean.n - var.ddof
                     if freedom > 0:
                         variance = var._S / freedom
                         if variance > 0:
-                            where.append((i, slot, int(label)))
+                            where.append((i, position if chosen else column, int(label)))
                             moments.append((var.mean._mean, variance))
         if where:
-            rows, slots, labels = np.array(where).T
+            rows, slots, classes = np.array(where).T
             mean, variances = np.array(moments, np.float64).T
-            found[rows, 0, slots, labels] = mean
-            found[rows, 1, slots, labels] = -2.0 * variances
-            found[rows, 2, slots, labels] = [_HALF_LOG_TAU + 0.5 * math.log(v) for _, v in moments]
+            found[rows, 0, slots, classes] = mean
+            found[rows, 1, slots, classes] = -2.0 * variances
+            found[rows, 2, slots, classes] = [_HALF_LOG_TAU + 0.5 * math.log(v) for _, v in moments]
         return found
 
     def _categories(self, rows: str, groups: int, graph: Graph) -> list[str]:
         """Log frequencies of categories, one tensor [1, 2, groups · N] for each feature that has them."""
-        by_feature: dict[Any, list[tuple[int, Any]]] = {}
-        for i, given in enumerate(self._bayes):
-            for feature, splitter in self._seen(given):
-                if isinstance(splitter, NominalSplitterClassif):
-                    by_feature.setdefault(feature, []).append((i, splitter))
+        by_column: dict[int, list[tuple[int, Any]]] = {}
+        for i, found in enumerate(self._nominal):
+            for number, splitter in found:
+                by_column.setdefault(number, []).append((i, splitter))
         terms = []
-        for feature, splitters in by_feature.items():
+        for number, splitters in by_column.items():
             values = sorted({float(v) for _, s in splitters for v in s._att_values if not math.isnan(v)})
             # Column 0 stands for any other value, and for an absent one.
             table = np.zeros((2, len(self._bayes) + 1, len(values) + 1))
@@ -233,7 +240,7 @@ class ShareTables:
                         for j, value in enumerate(values, 1):
                             share = splitter.cond_proba(value, label)
                             table[int(label), i, j] = math.log(share) if share > 0 else 0.0
-            column = graph.node("Gather", self._columns.tensor, graph.integers(self._index[feature]), axis=1)
+            column = graph.node("Gather", self._columns.tensor, graph.integers(number), axis=1)
             equal = graph.node("Equal", column, graph.double(np.array([values])))
             places = graph.constant(np.arange(1, len(values) + 1).reshape(1, -1))
             place = graph.node("Where", equal, places, graph.integers(0))

@@ -115,10 +115,10 @@ def alternate_trees(node: Any) -> Any:
             yield from alternate_trees(child)
 
 
-def ada_leaf(false: float, true: float, right: int) -> AdaLeafClassifier:
+def ada_leaf(false: float, true: float, right: int, asked: int = 4) -> AdaLeafClassifier:
     made = AdaLeafClassifier({False: false, True: true}, 1, GaussianSplitter(), drift.ADWIN(), None)
-    for correct in range(4):
-        made._mean_error.update(int(correct >= right))
+    for question in range(asked):
+        made._mean_error.update(int(question >= right))
     return made
 
 
@@ -233,6 +233,15 @@ def test_frequencies_are_rivers_to_the_last_bit(model: Any) -> None:
         assert_same_bits(model, rows, names)
     learn(model, rows[12:], labels[12:], names)
     assert_same_bits(model, rows, names)
+
+
+@pytest.mark.parametrize("right", [0, 1, 2, 3, 4, 5])
+def test_halves_of_an_adaptive_tree(right: int) -> None:
+    """River multiplies by 1 / total: a half may end just below one half, and then the label is False."""
+    model = tree.HoeffdingAdaptiveTreeClassifier(leaf_prediction="mc", seed=1)
+    model.classes = {False, True}
+    model._root = ada_leaf(4.0, 4.0, right, 6)
+    assert_same_bits(model, np.zeros((2, 1), np.float32), ("a",))
 
 
 def assert_same_bits(model: Any, rows: Any, names: Any) -> None:
