@@ -104,5 +104,6 @@ def _normalized(graph: Graph, added: str) -> str:
     """Times the inverse of the total, as River does; as they are where it is 0."""
     total = graph.row_sum(added, 2)
     none = graph.node("Equal", total, graph.double(0.0))
-    inverse = graph.node("Div", graph.double(1.0), graph.node("Where", none, graph.double(1.0), total))
+    # Not 1 / total by Div: ONNX Runtime would make shares / total of it, which rounds once where River rounds twice.
+    inverse = graph.node("Reciprocal", graph.node("Where", none, graph.double(1.0), total))
     return graph.node("Mul", added, inverse)
