@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from river import linear_model, optim, preprocessing
+from river import linear_model, optim, preprocessing, utils
 
 from headrace.onnx_export import export
 
@@ -86,6 +86,16 @@ def test_rows_around_the_threshold_do_not_flip() -> None:
     model.learn_one({"f0": 1.0}, True)
     rows = (np.arange(-10_000, 10_001, dtype=np.float64) * 1e-12).reshape(-1, 1).astype(np.float32)
     model.intercept = 0.0
+    assert_same(model, rows)
+
+
+def test_probability_is_0_or_1_beyond_30() -> None:
+    model = linear_model.LogisticRegression()
+    model._weights, model.intercept = utils.VectorDict({"f0": 1.0}), 0.0
+    rows = np.array([[-31.0], [-29.0], [29.0], [31.0]], np.float32)
+    got = onnx_scores(model, rows)
+    assert (got[0], got[3]) == (0.0, 1.0)
+    assert 0.0 < got[1] < 1e-12
     assert_same(model, rows)
 
 
