@@ -180,7 +180,8 @@ def _show(declared: Pipeline, plan: PlanDescription, events_per_day: float) -> N
     label, rules = declared.label, declared.monitoring
     click.echo(f"pipeline {plan.pipeline}: {len(plan.features)} features of {len(plan.entities)} entities")
     click.echo(f"  events keyed by {declared.key}; fields {', '.join(field.name for field in declared.event.fields)}")
-    click.echo(f"  label {label.kind}, horizon {duration_name(label.horizon)}, without one: {label.expired}")
+    number = " ".join(filter(None, (label.kind, label.unit and f"of {label.unit}")))
+    click.echo(f"  label {number}, horizon {duration_name(label.horizon)}, without one: {label.expired}")
     click.echo(
         f"  lateness {duration_name(declared.lateness)}, season {duration_name(rules.season)}, "
         f"model {declared.model.name}" + "".join(f", challenger {one.name}" for one in declared.challengers)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from headrace.outcomes.event_state import UsedLabel
 from headrace.outcomes.join import LabelArrival, PredictionArrival
+from headrace.pipeline import Label as DeclaredLabel
 from headrace.pipeline.errors import EventError
 from headrace.pipeline.schema import LATEST_TIME_US, check_identity
 from headrace.platform.event_codec import is_json, parse
@@ -19,6 +19,7 @@ from headrace.v1.prediction_pb2 import ROLE_ANSWER, ROLE_REPEAT, ROLE_SHADOW, Pr
 
 SERVICE = "outcomes"
 ROLES = frozenset({ROLE_ANSWER, ROLE_REPEAT, ROLE_SHADOW})
+BINARY = DeclaredLabel()
 
 
 class Record(Protocol):
@@ -57,13 +58,16 @@ class Decoded:
     rejected: list[Rejected] = field(default_factory=list)
 
 
-def decode(predictions: Sequence[Record], labels: Sequence[Record], partitions: int) -> Decoded:
+def decode(
+    predictions: Sequence[Record], labels: Sequence[Record], partitions: int, declared: DeclaredLabel = BINARY
+) -> Decoded:
     """Decode and check the records of one partition.
 
     Args:
         predictions: of that partition of `predictions`, in offset order.
         labels: of the same partition of `labels`, in offset order.
         partitions: number of partitions of each topic.
+        declared: which values are labels.
     """
     decoded = Decoded()
     for record in predictions:
@@ -77,7 +81,7 @@ def decode(predictions: Sequence[Record], labels: Sequence[Record], partitions: 
             decoded.predictions.append(prediction)
     for record in labels:
         try:
-            label = _label(record)
+            label = _label(record, declared)
         except EventError as error:
             decoded.rejected.append(reject(record, error, SERVICE))
         else:
@@ -114,7 +118,7 @@ def _prediction(record: Record) -> PredictionArrival:
     )
 
 
-def _label(record: Record) -> LabelArrival:
+def _label(record: Record, declared: DeclaredLabel) -> LabelArrival:
     message = parse(record.value, bool(record.headers) and is_json(record.headers), Label())
     # A label names no event time; one in the allowed range stands in for it, so that the id alone is checked.
     check_identity(message.event_id, 1)
@@ -129,6 +133,6 @@ def _label(record: Record) -> LabelArrival:
             "label_time_us",
             f"label_time_us is {time_us}; allowed are the years 1970 to 2200 in microseconds",
         )
-    if not math.isfinite(value) or value not in {0.0, 1.0}:
-        raise EventError("out_of_range", "value", f"value is {value:g}; a binary label is 0 or 1")
+    if problem := declared.refusal(value):
+        raise EventError("out_of_range", "value", problem)
     return LabelArrival(message.event_id.encode(), UsedLabel(value, time_us, record.offset))

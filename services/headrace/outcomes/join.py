@@ -22,12 +22,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from headrace.outcomes.answer_clock import AnswerClock
 from headrace.outcomes.event_state import Answered, Closed, EventState, Shadow, UsedLabel, Waiting
 from headrace.outcomes.progress import Positions
+from headrace.pipeline import Label as DeclaredLabel
 from headrace.v1.event_pb2 import Label, SourcePosition
 from headrace.v1.prediction_pb2 import (
     OUTCOME_KIND_CORRECTED,
@@ -56,6 +57,7 @@ class JoinRules:
         lateness_us: how far predictions may come out of order, in microseconds of event time.
         max_jump_us: largest step ahead that moves the time without confirmation, in microseconds.
         expired: what a missing label means: "drop" or "negative".
+        label: which values are labels.
     """
 
     partition: int
@@ -65,6 +67,7 @@ class JoinRules:
     lateness_us: int
     max_jump_us: int
     expired: Literal["drop", "negative"]
+    label: DeclaredLabel = field(default_factory=DeclaredLabel)
 
 
 class PredictionArrival(NamedTuple):

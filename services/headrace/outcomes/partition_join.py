@@ -174,7 +174,7 @@ class PartitionJoin:
                 )
             if at != self._progress.positions:
                 # What it would publish was published, and what it would set aside was set aside.
-                states, before, batch = self._join(decode(*records, self._partitions))
+                states, before, batch = self._join(decode(*records, self._partitions, self._rules.label))
                 self._store.write(states, before, replace(self._progress, positions=at, clock=batch.clock))
             self._heartbeat.beat()
             await asyncio.sleep(0)
@@ -204,7 +204,7 @@ class PartitionJoin:
         self.busy = True
         try:
             if predictions or labels:
-                await self._process(decode(predictions, labels, self._partitions), at)
+                await self._process(decode(predictions, labels, self._partitions, self._rules.label), at)
             elif at != self._progress.positions and self._idle_long_enough():
                 # Markers of transactions, which are no records: whoever compares the commit with the end sees none.
                 progress = replace(self._progress, positions=at)

@@ -143,6 +143,7 @@ class OutcomesService:
             pipeline.lateness,
             pipeline.max_jump,
             pipeline.label.expired,
+            pipeline.label,
         )
 
     def _directory(self, partition: int) -> Path:

@@ -4,7 +4,7 @@ The stream processor, the gateway and the offline recomputation all call this pa
 meaning everywhere.
 """
 
-from headrace.pipeline.definition import Decision, Label, Model, Monitoring, Pipeline
+from headrace.pipeline.definition import Decision, Model, Monitoring, Pipeline
 from headrace.pipeline.encodings import Encoding, hashed, one_hot, ordinal
 from headrace.pipeline.errors import DefinitionError, EventError
 from headrace.pipeline.events import EventColumns
@@ -30,6 +30,7 @@ from headrace.pipeline.features import (
     time_since_last,
     total,
 )
+from headrace.pipeline.label import Label
 from headrace.pipeline.schema import Boolean, EventSchema, Integer, Money, Number, Text
 from headrace.pipeline.time_units import DAY, HOUR, MICROSECOND, MINUTE, SECOND
 

@@ -15,23 +15,9 @@ from headrace.pipeline.aggregations.operations import OPERATIONS
 from headrace.pipeline.encodings import Encoding
 from headrace.pipeline.errors import DefinitionError
 from headrace.pipeline.features import Aggregation, Derived, Entity, FeatureView, OnDemand
+from headrace.pipeline.label import Label
 from headrace.pipeline.schema import EventSchema, Field
 from headrace.pipeline.time_units import DAY
-
-
-@dataclass(frozen=True)
-class Label:
-    """What is learned and when it is known.
-
-    Attributes:
-        kind: "binary" (0 or 1).
-        horizon: how long after an event its label is waited for, in microseconds of event time.
-        expired: what a missing label means at the horizon: "drop" (no outcome) or "negative" (an outcome with 0).
-    """
-
-    kind: Literal["binary"] = "binary"
-    horizon: int = 30 * DAY
-    expired: Literal["drop", "negative"] = "drop"
 
 
 @dataclass(frozen=True)
@@ -39,7 +25,8 @@ class Decision:
     """What to do with a score.
 
     Attributes:
-        threshold: scores at or above it give `above`, others `below`.
+        threshold: scores at or above it give `above`, others `below`: a probability, or a number in the unit of the
+            label where that is a number.
         above: decision for high scores.
         below: decision for low scores.
         untrained: decision while the model has learned nothing.
@@ -51,7 +38,7 @@ class Decision:
     untrained: str = "accept"
 
     def decide(self, score: float, *, untrained: bool) -> str:
-        """The decision for a score in 0 to 1."""
+        """The decision for a score."""
         if untrained:
             return self.untrained
         return self.above if score >= self.threshold else self.below
@@ -72,6 +59,8 @@ class Model:
         reset_on_drift: confidence (delta, 0.002 say) of ADWIN on the error of each outcome before it is learned; where
             it finds that the error rose, the model begins anew. None is off.
         calibration: "platt" learns Platt scaling of the served probability from every outcome. None is off.
+        corrections: what a later, different label of an event does: "ignore" (what was learned stays) or "reverse" (it
+            is taken back, and the new label learned), for models that can; others are refused when the learner starts.
     """
 
     name: str
@@ -81,6 +70,7 @@ class Model:
     negative_sampling: float = 1.0
     reset_on_drift: float | None = None
     calibration: Literal["platt"] | None = None
+    corrections: Literal["ignore", "reverse"] = "ignore"
 
     def describe(self) -> dict[str, Any]:
         """What is declared beside the River model; options that are off are left out."""
@@ -89,6 +79,7 @@ class Model:
             "negative_sampling": None if self.negative_sampling == 1.0 else self.negative_sampling,
             "reset_on_drift": self.reset_on_drift,
             "calibration": self.calibration,
+            "corrections": None if self.corrections == "ignore" else self.corrections,
         }
         return {"name": self.name, "decision": vars(self.decision)} | {
             k: v for k, v in options.items() if v is not None
@@ -107,7 +98,21 @@ class Model:
             return f"reset_on_drift {self.reset_on_drift}: allowed is between 0 and 1"
         if self.calibration not in (None, "platt"):
             return f"calibration {self.calibration!r}: allowed is 'platt'"
+        if self.corrections not in ("ignore", "reverse"):
+            return f"corrections {self.corrections!r}: allowed are 'ignore' and 'reverse'"
+        if self.corrections == "reverse" and (options := self.learning_options()):
+            return f"corrections='reverse' cannot go with {options[0]}: what was learned could not be told any more"
         return ""
+
+    def learning_options(self) -> list[str]:
+        """Names of the options that change how a label is learned, of those that are on."""
+        on = {
+            "class_weights": self.class_weights is not None,
+            "negative_sampling": self.negative_sampling != 1.0,
+            "reset_on_drift": self.reset_on_drift is not None,
+            "calibration": self.calibration is not None,
+        }
+        return [name for name, is_on in on.items() if is_on]
 
 
 @dataclass(frozen=True)
@@ -274,13 +279,36 @@ class Pipeline:
         for duration in ("lateness", "max_jump"):
             if getattr(self, duration) <= 0:
                 raise DefinitionError(f"{duration} must be more than 0 microseconds")
+        if problem := self.label.problem():
+            raise DefinitionError(problem)
         self._check_models()
-        if self.label.horizon <= 0:
-            raise DefinitionError("label horizon must be more than 0 microseconds")
+        if self.label.numeric:
+            self._check_numeric_label()
+
+    def _check_numeric_label(self) -> None:
+        """Refuse what has a meaning for two classes alone."""
+        for view in self.views:
+            for name, aggregation in zip(view.names, view.aggregations, strict=True):
+                if aggregation.from_labels:
+                    raise DefinitionError(
+                        f"feature {name!r}: {aggregation.operation} needs a binary label; it is a number"
+                    )
+        for model in self.models:
+            if options := model.learning_options():
+                raise DefinitionError(f"model {model.name!r}: {options[0]} needs a binary label; it is a number")
+            if model.corrections == "reverse":
+                raise DefinitionError(
+                    f"model {model.name!r}: corrections='reverse' needs a binary label; it is a number"
+                )
+        if self.monitoring.min_auc:
+            raise DefinitionError("monitoring min_auc needs a binary label; it is a number")
 
     def _check_models(self) -> None:
-        if not 0 <= self.model.decision.threshold <= 1:
-            raise DefinitionError(f"decision threshold {self.model.decision.threshold}: allowed is 0 to 1")
+        threshold = self.model.decision.threshold
+        if self.label.numeric and not math.isfinite(threshold):
+            raise DefinitionError(f"decision threshold {threshold}: allowed is a finite number")
+        if not self.label.numeric and not 0 <= threshold <= 1:
+            raise DefinitionError(f"decision threshold {threshold}: allowed is 0 to 1")
         names = [model.name for model in self.models]
         for model in self.models:
             if problem := model.problem():

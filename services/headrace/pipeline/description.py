@@ -192,6 +192,9 @@ def compare_definitions(old: Mapping[str, Any], new: Pipeline) -> list[Change]:
     if old["key"] != now["key"]:
         why = "events of one entity would lie in two partitions: publish to new topics"
         changes.append(Change(True, f"key {old['key']} is now {now['key']}", why))
+    if (before := old["label"]["kind"]) != (after := now["label"]["kind"]):
+        why = "outcomes and models are of the other kind: use a new namespace"
+        changes.append(Change(True, f"label kind {before} is now {after}", why))
     for part, why in (
         ("label", "outcomes from now on follow it; those that are made stay"),
         ("model", "a new recipe: its versions go through shadow and canary before they take traffic"),

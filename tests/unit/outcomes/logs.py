@@ -156,12 +156,16 @@ class MemoryStore:
 
 
 class CrashingWriter:
-    """Commits to the logs, and ends the process before or after it does, as it is told."""
+    """Commits to the logs, and ends the process before or after it does, as it is told.
 
-    def __init__(self, logs: Logs, chance: random.Random, crash_rate: float) -> None:
+    Without transactions it also ends between the outcomes and the offsets.
+    """
+
+    def __init__(self, logs: Logs, chance: random.Random, crash_rate: float, transactions: bool = True) -> None:
         self._logs = logs
         self._chance = chance
         self._crash_rate = crash_rate
+        self._transactions = transactions
 
     async def commit(self, outgoing: Outgoing, progress: Progress) -> None:
         if self._chance.random() < self._crash_rate / 2:
@@ -170,13 +174,21 @@ class CrashingWriter:
         assert all(new >= old for new, old in zip(progress.positions, self._logs.committed.positions, strict=True))
         assert progress.expired_until_us >= self._logs.committed.expired_until_us
         self._logs.outcomes += [Outcome.FromString(value) for _, value in outgoing.outcomes]
+        if not self._transactions and self._chance.random() < self._crash_rate:
+            raise Crash
         self._logs.committed = Progress.committed(progress.positions, progress.commit_metadata())
         if self._chance.random() < self._crash_rate / 2:
             raise Crash
 
 
 async def join_to_the_end(
-    logs: Logs, store: MemoryStore, rules: JoinRules, chance: random.Random, crash_rate: float = 0.0
+    logs: Logs,
+    store: MemoryStore,
+    rules: JoinRules,
+    chance: random.Random,
+    crash_rate: float = 0.0,
+    *,
+    transactions: bool = True,
 ) -> None:
     """Run the join until everything is read and nothing more expires.
 
@@ -190,7 +202,7 @@ async def join_to_the_end(
         Limits(batch_records=chance.randint(1, 9), expiry_records=chance.randint(1, 4), expiry_interval_s=0.0),
         times,
         MemoryReader(logs, chance),
-        CrashingWriter(logs, chance, crash_rate),
+        CrashingWriter(logs, chance, crash_rate, transactions),
         store,
         logs.committed,
         Health("outcomes").heartbeat("join", 60.0),

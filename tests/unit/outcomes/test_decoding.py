@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from headrace.outcomes.decoding import decode
+from headrace.pipeline import Label as DeclaredLabel
 from headrace.platform.partitioning import murmur2_partition
 from headrace.v1.event_pb2 import Label
 from headrace.v1.prediction_pb2 import ROLE_ANSWER, Prediction
@@ -75,6 +76,15 @@ def test_labels_that_cannot_be_used(
     assert detail in rejected.detail
     assert (rejected.service, rejected.key, rejected.json) == ("outcomes", b"k", bool(headers))
     assert (rejected.source.topic, rejected.source.offset) == ("labels", 7)
+
+
+def test_numbers_are_labels_where_the_pipeline_says_so() -> None:
+    minutes = DeclaredLabel(kind="number", minimum=0, maximum=600, unit="minutes")
+    values = [0.0, 17.25, 600.0, 600.5, -1e-9]
+    decoded = decode([], [Read(label(value=value), JSON) for value in values], PARTITIONS, minutes)
+    assert [one.label.value for one in decoded.labels] == values[:3]
+    assert [(one.reason, one.field) for one in decoded.rejected] == 2 * [("out_of_range", "value")]
+    assert decoded.rejected[0].detail == "value is 600.5; allowed is 0 to 600 minutes"
 
 
 def test_predictions_that_cannot_be_used() -> None:

@@ -176,6 +176,57 @@ def forgotten(logs: Logs) -> set[str]:
     return found
 
 
+def crashing(seed: int, *, transactions: bool = True, own_offsets: bool = True, lose_store: bool = False) -> Logs:
+    """Every event labelled and half of them corrected, joined through crashes, with a part of the mechanism left out.
+
+    Args:
+        seed: of the crashes and of the order of reading.
+        transactions: whether outcomes and offsets are published together.
+        own_offsets: whether a store goes on from its own offsets; without, from those that Kafka has.
+        lose_store: whether each crash takes the store with it.
+    """
+    logs = Logs([prediction(one, 1_000) for one in EVENTS], [label(one, 1, 1_050) for one in EVENTS])
+    logs.labels += [label(one, 0, 1_060) for one in EVENTS[::2]]
+    chance = random.Random(seed)
+
+    async def attempts() -> None:
+        store = MemoryStore()
+        for attempt in range(20):
+            try:
+                rate = 0.5 if attempt < 10 else 0.0
+                await join_to_the_end(logs, store, RULES, chance, rate, transactions=transactions)
+                return
+            except Crash:
+                if lose_store:
+                    store = MemoryStore()
+                elif not own_offsets:
+                    store.progress = logs.committed
+
+    with capture_logs():
+        asyncio.run(attempts())
+    return logs
+
+
+SEEDS = range(10)
+
+
+def test_the_mechanism_whole_is_exact() -> None:
+    for seed in SEEDS:
+        for lose_store in (False, True):
+            logs = crashing(seed, lose_store=lose_store)
+            assert logs.summary() == oracle(logs)
+
+
+def test_without_the_transaction_outcomes_are_doubled() -> None:
+    counts = [len(crashing(seed, transactions=False).outcomes) for seed in SEEDS]
+    assert max(counts) > len(EVENTS) * 3 // 2
+
+
+def test_without_the_offsets_of_the_store_outcomes_are_lost() -> None:
+    counts = [len(crashing(seed, own_offsets=False).outcomes) for seed in SEEDS]
+    assert min(counts) < len(EVENTS) * 3 // 2
+
+
 def test_without_the_committed_offsets_a_rebuilt_store_doubles_the_outcomes() -> None:
     """The mechanism is what keeps it exact: taken away, the same run is wrong."""
     logs = Logs([prediction(one, 1_000) for one in EVENTS], [label(one, 1, 1_050) for one in EVENTS])
