@@ -75,7 +75,7 @@ def bootstrap(file: Path, labels: Path | None, workers: int) -> None:
                 pipeline,
                 settings.pipeline,
                 EventFile(ParquetFile(files.events), pipeline.event),
-                LabelFile(ParquetFile(files.labels)),
+                LabelFile(ParquetFile(files.labels), pipeline.label),
                 to,
                 workers=workers,
                 progress=bar.reached,

@@ -216,7 +216,7 @@ def _labels(
     if source is None:
         return None
     if source != TOPIC:
-        labels = LabelFile(ParquetFile(_file("--labels", source)))
+        labels = LabelFile(ParquetFile(_file("--labels", source)), pipeline.label)
         labels.check()
         return labels
     with ProgressBar(f"reading {topics.outcomes}") as bar:

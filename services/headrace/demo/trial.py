@@ -88,7 +88,7 @@ def _features(plan: FeaturePlan, history: History) -> FloatArray:
 
 def _scores(pipeline: Pipeline, history: History, features: FloatArray) -> tuple[FloatArray, int]:
     """Score every event by what was learned before it, and learn every outcome that comes within the history."""
-    recipe = declared(pipeline.model, pipeline.feature_names)
+    recipe = declared(pipeline.model, pipeline.feature_names, numeric=pipeline.label.numeric)
     names = pipeline.feature_names
     # The served model is given float32 numbers, so they are what is learned.
     rows = features.astype(np.float32).astype(np.float64)

@@ -15,6 +15,7 @@ from headrace.learner.cohort import Cohort, Member
 from headrace.learner.errors import LearnerError
 from headrace.learner.learning import Learning
 from headrace.learner.outcome_stream import first_offsets
+from headrace.learner.prequential import Labels
 from headrace.learner.recipes import declared
 from headrace.learner.retention import Retention
 from headrace.learner.versions import VersionBuilder, next_versions
@@ -39,8 +40,8 @@ class HistoryRows(Protocol):
         """Features as of each event's time, float32 [n, features]."""
 
     @property
-    def labels(self) -> NDArray[np.bool_]:
-        """Labels, bool [n]."""
+    def labels(self) -> Labels:
+        """Labels, bool [n], or float64 where they are numbers."""
 
     @property
     def event_ids(self) -> Sequence[str]:
@@ -101,10 +102,11 @@ async def learn_history(
     async with announcer(bootstrap, topics, Retention(store, signer, topics.deployed)) as announces:
         partitions = await check_not_live(bootstrap, topics, announces.announced)
         first = await first_offsets(bootstrap, topics, partitions)
+        recipes = [declared(model, names, numeric=pipeline.label.numeric) for model in pipeline.models]
         cohort = Cohort(
             [
-                Member(model.name, Learning(declared(model, names), names, fingerprint, first), challenger=index > 0)
-                for index, model in enumerate(pipeline.models)
+                Member(model.name, Learning(recipe, names, fingerprint, first), challenger=index > 0)
+                for index, (model, recipe) in enumerate(zip(pipeline.models, recipes, strict=True))
             ]
         )
         builder = VersionBuilder(topics.deployed, pipeline.model.decision.threshold, store, signer)

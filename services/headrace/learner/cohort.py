@@ -66,16 +66,24 @@ class Cohort:
         Returns:
             Outcomes that the champion did not learn, by reason.
         """
-        decoded: dict[bool, list[Example]] = {}
+        decoded: dict[tuple[bool, bool, bool], list[Example]] = {}
         ignored: Counter[str] = Counter()
         for member in self.members:
             learning = member.learning
-            absence = learning.recipe.knows_absence
-            if absence not in decoded:
-                width = len(learning.feature_names)
-                decoded[absence] = decode(records, learning.features_fingerprint, width, absence=absence)
+            recipe, width = learning.recipe, len(learning.feature_names)
+            form = recipe.knows_absence, recipe.numeric, recipe.reverses
+            if form not in decoded:
+                absence, numeric, reverse = form
+                decoded[form] = decode(
+                    records,
+                    learning.features_fingerprint,
+                    width,
+                    absence=absence,
+                    numeric=numeric,
+                    reverse=reverse,
+                )
             known, before = learning.next_offsets, Counter(learning.ignored)
-            learning.learn(one for one in decoded[absence] if one.offset >= known[one.partition])
+            learning.learn(one for one in decoded[form] if one.offset >= known[one.partition])
             if learning is self.champion:
                 ignored = learning.ignored - before
         return ignored

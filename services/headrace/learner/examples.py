@@ -24,8 +24,10 @@ class OutcomeRecord(NamedTuple):
 class Example(NamedTuple):
     """One outcome as the learner takes it.
 
-    `ignored` is empty, or says why the outcome is not learned. Corrections are among these: a gradient step that was
-    taken cannot be taken back exactly, and learning the second label beside the first would count the event twice.
+    `label` is a bool, or the number where labels are numbers. `ignored` is empty, or says why the outcome is not
+    learned. Corrections are among these, unless they are to be reversed: a gradient step that was taken cannot be taken
+    back exactly, and learning the second label beside the first would count the event twice. Of one that is reversed,
+    `replaced` is the label that it takes back.
     """
 
     label_time_us: int
@@ -33,9 +35,10 @@ class Example(NamedTuple):
     partition: int
     offset: int
     append_time_us: int
-    label: bool
+    label: float
     row: list[float]
     ignored: str
+    replaced: float | None = None
 
 
 CORRECTION = "correction"
@@ -47,7 +50,13 @@ CHUNK = 250
 
 
 def decode(
-    records: Sequence[OutcomeRecord], features_fingerprint: int, width: int, *, absence: bool = False
+    records: Sequence[OutcomeRecord],
+    features_fingerprint: int,
+    width: int,
+    *,
+    absence: bool = False,
+    numeric: bool = False,
+    reverse: bool = False,
 ) -> list[Example]:
     """Read outcomes. Features become the float32 numbers that the served model is given.
 
@@ -56,6 +65,8 @@ def decode(
         features_fingerprint: of the pipeline; outcomes of other features are marked as ignored.
         width: number of features.
         absence: whether the model takes rows in which a feature is absent (NaN).
+        numeric: whether labels are numbers.
+        reverse: whether a correction takes back the label that it replaces; without this it is ignored.
 
     Returns:
         One example a record, in the same order.
@@ -66,12 +77,18 @@ def decode(
     """
     examples: list[Example] = []
     for start in range(0, len(records), CHUNK):
-        examples += _decode_chunk(records[start : start + CHUNK], features_fingerprint, width, absence)
+        chunk = records[start : start + CHUNK]
+        examples += _decode_chunk(chunk, features_fingerprint, width, absence, numeric, reverse)
     return examples
 
 
 def _decode_chunk(
-    records: Sequence[OutcomeRecord], features_fingerprint: int, width: int, absence: bool
+    records: Sequence[OutcomeRecord],
+    features_fingerprint: int,
+    width: int,
+    absence: bool,
+    numeric: bool,
+    reverse: bool,
 ) -> list[Example]:
     outcomes, given = [], []
     for record in records:
@@ -94,12 +111,15 @@ def _decode_chunk(
     examples = []
     for record, outcome, fits in outcomes:
         label, ignored = outcome.label, OTHER_FEATURES
-        row = []
+        row, value, replaced = [], label.value, None
         if fits:
             row = next(rows)
             ignored = "" if next(finite) else NOT_FINITE
             if outcome.kind == OUTCOME_KIND_CORRECTED:
-                ignored = CORRECTION
+                if reverse:
+                    replaced = outcome.previous_label if numeric else outcome.previous_label > 0.5
+                else:
+                    ignored = CORRECTION
         examples.append(
             Example(
                 label.label_time_us,
@@ -107,9 +127,10 @@ def _decode_chunk(
                 record.partition,
                 record.offset,
                 record.append_time_us,
-                label.value > 0.5,
+                value if numeric else value > 0.5,
                 row,
                 ignored,
+                replaced,
             )
         )
     return examples

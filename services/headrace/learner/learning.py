@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.learner.errors import RecipeChangedError, SnapshotError
-from headrace.learner.examples import NOT_FINITE, Example
+from headrace.learner.examples import CORRECTION, NOT_FINITE, Example
 from headrace.learner.order_log import OrderLog
-from headrace.learner.prequential import PrequentialMetrics
+from headrace.learner.prequential import Labels, PrequentialMetrics
 from headrace.learner.recipes import Recipe
 from headrace.learner.snapshot import Progress, Snapshot
 from headrace.v1.model_pb2 import Artifact
@@ -118,6 +118,9 @@ class Learning:
         for example in examples:
             if example.ignored:
                 self.ignored[example.ignored] += 1
+            elif example.replaced is not None and self._first[example.partition]:
+                # What it takes back may lie before the first outcome that was read.
+                self.ignored[CORRECTION] += 1
             else:
                 taken.append(example)
             self._next[example.partition] = max(self._next[example.partition], example.offset + 1)
@@ -127,8 +130,10 @@ class Learning:
         taken.sort(key=itemgetter(0, 1, 2, 3))
         rows = [example.row for example in taken]
         labels = [example.label for example in taken]
-        scores = self.recipe.learn(rows, labels, self.feature_names, [example.event_id for example in taken])
-        self.metrics.add(scores, np.array(labels, np.bool_))
+        replaced = [example.replaced for example in taken] if self.recipe.reverses else None
+        ids = [example.event_id for example in taken]
+        scores = self.recipe.learn(rows, labels, self.feature_names, ids, replaced)
+        self._measure(scores, labels, replaced)
         self.recent = np.concatenate([self.recent, np.array(rows[-RECENT_ROWS:], np.float32)])[-RECENT_ROWS:]
         self._order.extend((example.partition, example.offset) for example in taken)
         self._learned_count += len(taken)
@@ -139,7 +144,7 @@ class Learning:
     def learn_history(
         self,
         rows: NDArray[np.float32],
-        labels: NDArray[np.bool_],
+        labels: NDArray[np.bool_] | NDArray[np.float64],
         event_ids: Sequence[str],
         label_times_us: NDArray[np.int64],
     ) -> None:
@@ -147,7 +152,7 @@ class Learning:
 
         Args:
             rows: features, float32 [n, features].
-            labels: bool [n].
+            labels: bool [n], or float64 where labels are numbers.
             event_ids: n.
             label_times_us: int64 [n]; rows are in the order (label time, event id).
         """
@@ -164,6 +169,16 @@ class Learning:
         self._learned_count += len(taken)
         self._last = (int(label_times_us[taken[-1]]), ids[-1])
         self._model_time_us = max(self._model_time_us, self._last[0])
+
+    def _measure(
+        self, scores: NDArray[np.float64], labels: Sequence[float], replaced: Sequence[float | None] | None
+    ) -> None:
+        truth: Labels = np.array(labels, np.float64) if self.recipe.numeric else np.array(labels, np.bool_)
+        if replaced is not None:
+            # An event counts once, with its first label: before a correction its score is no test any more.
+            first = np.array([one is None for one in replaced], np.bool_)
+            scores, truth = scores[first], truth[first]
+        self.metrics.add(scores, truth)
 
     def advance(self, next_offsets: Sequence[int]) -> None:
         """Note that everything below these offsets was read: behind the last outcome lie records that are none."""

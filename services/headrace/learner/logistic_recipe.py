@@ -34,6 +34,8 @@ class LogisticRegressionRecipe:
     score_kind: ScoreKind = "probability"
     knows_absence = False
     resets = 0
+    numeric = False
+    reverses = False
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -46,9 +48,10 @@ class LogisticRegressionRecipe:
     def learn(
         self,
         rows: Sequence[Sequence[float]],
-        labels: Sequence[bool],
+        labels: Sequence[float],
         names: Sequence[str],
         event_ids: Sequence[str] | None = None,
+        replaced: Sequence[float | None] | None = None,
     ) -> NDArray[np.float64]:
         """Learn rows one by one; the result is that of `learn_one` of the River pipeline, to the bit.
 
@@ -57,6 +60,7 @@ class LogisticRegressionRecipe:
             labels: one per row.
             names: feature names in column order.
             event_ids: not used, as every row is learned.
+            replaced: not used, as nothing that was learned can be taken back.
 
         Returns:
             float64 [rows]: the probability of True that the model gave each row before it learned its label.

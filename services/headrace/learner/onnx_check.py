@@ -19,6 +19,7 @@ def check(
     threshold: float,
     *,
     version: str,
+    numeric: bool = False,
 ) -> None:
     """Run the file on ONNX Runtime and compare.
 
@@ -28,6 +29,7 @@ def check(
         expected: float64 [n], River's scores.
         threshold: the decision threshold of the pipeline.
         version: named in the error.
+        numeric: whether scores are numbers, not probabilities.
 
     Raises:
         ExportMismatchError: a score differs by more than 1e-6 (of its size, where that is above 1), is not a number,
@@ -43,8 +45,8 @@ def check(
     size = np.maximum(1.0, np.abs(expected))
     different = ~(np.abs(got - expected) <= TOLERANCE * size)
     # Nearer than this, the answer hangs on the order of summation; and a threshold that float32 cannot hold lies
-    # between two of its numbers.
-    margin = 1e-12 if float(np.float32(threshold)) == threshold else 1e-7
+    # between two of its numbers. Probabilities are rounded down, so that they pass no threshold; numbers are not.
+    margin = 1e-12 if float(np.float32(threshold)) == threshold and not numeric else 1e-7 * max(1.0, abs(threshold))
     flipped = ((got >= threshold) != (expected >= threshold)) & (np.abs(expected - threshold) > margin)
     wrong = np.flatnonzero(different | flipped)
     if len(wrong):

@@ -23,6 +23,8 @@ class Recipe(Protocol):
         fingerprint: SHA-256 of the declaration, hexadecimal.
         knows_absence: whether a feature that is NaN counts as absent; without this a row with one is not learned.
         resets: how often the model began anew, as declared, because its error rose.
+        numeric: whether labels are numbers, not one of two classes.
+        reverses: whether a correction takes back the label that it replaces.
     """
 
     model: Any
@@ -30,15 +32,21 @@ class Recipe(Protocol):
     fingerprint: str
     knows_absence: bool
     resets: int
+    numeric: bool
+    reverses: bool
 
     def learn(
         self,
         rows: Sequence[Sequence[float]],
-        labels: Sequence[bool],
+        labels: Sequence[float],
         names: Sequence[str],
         event_ids: Sequence[str] | None = None,
+        replaced: Sequence[float | None] | None = None,
     ) -> NDArray[np.float64]:
-        """Learn rows one by one; gives the score of each before its label was learned, float64 [rows]."""
+        """Learn rows one by one; gives the score of each before its label was learned, float64 [rows].
+
+        A row with a label in `replaced` was learned with that one before, and is taken back first.
+        """
         ...
 
     def score(self, rows: Sequence[Sequence[float]], names: Sequence[str]) -> NDArray[np.float64]:
@@ -62,19 +70,21 @@ class Recipe(Protocol):
         ...
 
 
-def declared(model: Model, feature_names: Sequence[str]) -> Recipe:
+def declared(model: Model, feature_names: Sequence[str], *, numeric: bool = False) -> Recipe:
     """The recipe of a pipeline's model.
 
     Args:
         model: the declaration; its River model is built anew.
         feature_names: of the pipeline, in order.
+        numeric: whether the pipeline's label is a number.
 
     Raises:
-        UnsupportedRecipeError: names the step or setting that cannot be served, or not learned twice in the same way.
+        UnsupportedRecipeError: names the step or setting that cannot be served, or not learned twice in the same way,
+            or that does not go with the label.
     """
-    plain = model.class_weights is None and model.negative_sampling == 1.0
+    plain = not model.learning_options() and model.corrections == "ignore" and not numeric
     built = model.build()
-    if plain and model.reset_on_drift is None and model.calibration is None and logistic_recipe.takes(built):
+    if plain and logistic_recipe.takes(built):
         return logistic_recipe.LogisticRegressionRecipe(built)
     return RiverRecipe(
         model.build,
@@ -83,6 +93,8 @@ def declared(model: Model, feature_names: Sequence[str]) -> Recipe:
         negative_sampling=model.negative_sampling,
         reset_on_drift=model.reset_on_drift,
         calibration=model.calibration,
+        reverse_corrections=model.corrections == "reverse",
+        numeric=numeric,
     )
 
 

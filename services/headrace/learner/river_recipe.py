@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from river import base, compose, drift
 
 from headrace.estimators import PlattScaling, PriorCorrection
-from headrace.learner import canonical_state, river_pickle
+from headrace.learner import canonical_state, reversal, river_pickle
 from headrace.learner.errors import ModelDivergedError, SnapshotError, UnsupportedRecipeError
 from headrace.learner.prequential import ScoreKind
 from headrace.learner.river_description import (
@@ -45,9 +45,12 @@ class RiverRecipe:
         reset_on_drift: confidence (delta) of ADWIN on the absolute error of each row before it is learned; where it
             finds that the error rose, the model begins anew. None is off.
         calibration: "platt" learns Platt scaling of the served probability from every row; None is off.
+        reverse_corrections: whether a corrected row is taken back before it is learned with its new label.
+        numeric: whether labels are numbers, not one of two classes.
 
     Raises:
-        UnsupportedRecipeError: names the step or setting that cannot be served, or not learned twice in the same way.
+        UnsupportedRecipeError: names the step or setting that cannot be served, or not learned twice in the same way,
+            or that does not go with the label.
     """
 
     def __init__(
@@ -59,12 +62,15 @@ class RiverRecipe:
         negative_sampling: float = 1.0,
         reset_on_drift: float | None = None,
         calibration: str | None = None,
+        reverse_corrections: bool = False,
+        numeric: bool = False,
     ) -> None:
         self._build = build
         self._weights = class_weights and {label: float(class_weights.get(label, 1.0)) for label in (False, True)}
         self._kept = negative_sampling
         self._detector: Any = None if reset_on_drift is None else drift.ADWIN(delta=reset_on_drift)
         self._calibration = calibration
+        self.reverses, self.numeric = reverse_corrections, numeric
         self.resets = 0
         self._learner = build()
         self._check(feature_names)
@@ -79,6 +85,7 @@ class RiverRecipe:
             "negative_sampling": None if negative_sampling == 1.0 else negative_sampling,
             "reset_on_drift": reset_on_drift,
             "calibration": calibration,
+            "corrections": "reverse" if reverse_corrections else None,
         }
         # What is not declared is left out, so that an option that is added one day changes no fingerprint.
         self.fingerprint = fingerprint(description | {name: value for name, value in options.items() if value})
@@ -86,9 +93,10 @@ class RiverRecipe:
     def learn(
         self,
         rows: Sequence[Sequence[float]],
-        labels: Sequence[bool],
+        labels: Sequence[float],
         names: Sequence[str],
         event_ids: Sequence[str] | None = None,
+        replaced: Sequence[float | None] | None = None,
     ) -> NDArray[np.float64]:
         """Learn rows one by one, as River's own loop does.
 
@@ -97,6 +105,7 @@ class RiverRecipe:
             labels: one per row.
             names: feature names in column order.
             event_ids: one per row; needed where negatives are sampled.
+            replaced: of a row that was learned before, the label that is taken back first; None of others.
 
         Returns:
             float64 [rows]: the score that the model gave each row before it learned its label.
@@ -113,6 +122,8 @@ class RiverRecipe:
             for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
                 x = self._features(names, row)
                 score = scores[index] = self._score_one(x)
+                if replaced is not None and (before := replaced[index]) is not None:
+                    reversal.take_back(self._learner, x, bool(before))
                 if plain:
                     self._learn_one(x, label)
                 else:
@@ -195,7 +206,7 @@ class RiverRecipe:
         answer = self._predict(x)
         return float(answer.get(True, 0.0)) if self._is_classifier else float(answer)
 
-    def _learn_one(self, x: dict[str, float], label: bool, **weight: float) -> None:
+    def _learn_one(self, x: dict[str, float], label: float, **weight: float) -> None:
         if self._is_classifier:
             self._learn(x, label, **weight)
         elif self._is_clusterer:
@@ -203,11 +214,11 @@ class RiverRecipe:
         else:
             self._learn(x, float(label), **weight)
 
-    def _learn_declared(self, x: dict[str, float], label: bool, score: float, event_id: str) -> None:
+    def _learn_declared(self, x: dict[str, float], label: float, score: float, event_id: str) -> None:
         if self._uncalibrated is not None:
             self.model.calibrate_one(self._uncalibrated(x).get(True, 0.0), label)
         if label or self._kept == 1.0 or sampled(event_id, self._kept):
-            weight = {} if self._weights is None else {"w": self._weights[label]}
+            weight = {} if self._weights is None else {"w": self._weights[bool(label)]}
             self._learn_one(x, label, **weight)
         if self._detector is not None:
             self._look_for_drift(abs(float(label) - score))
@@ -235,6 +246,12 @@ class RiverRecipe:
         if isinstance(model, compose.Pipeline) and not model.steps:
             raise UnsupportedRecipeError("the recipe is an empty pipeline")
         last = final_step(model)
+        if self.numeric and isinstance(last, base.Classifier):
+            raise UnsupportedRecipeError(
+                f"the label is a number, and {type(last).__name__} learns classes: declare a regressor"
+            )
+        if self.reverses:
+            reversal.check(model)
         options = {
             "class_weights": self._weights is not None,
             "negative_sampling": self._kept < 1.0,

@@ -46,7 +46,8 @@ class LearnerService:
         self._settings = settings
         self._pipeline = load_pipeline(settings.pipeline)
         self._topics = Topics(deployed_name(self._pipeline.name, settings.namespace))
-        self._recipes = [declared(model, self._pipeline.feature_names) for model in self._pipeline.models]
+        features, numeric = self._pipeline.feature_names, self._pipeline.label.numeric
+        self._recipes = [declared(model, features, numeric=numeric) for model in self._pipeline.models]
         for index, recipe in enumerate(self._recipes):
             for other, earlier in enumerate(self._recipes[:index]):
                 if recipe.fingerprint == earlier.fingerprint:

@@ -92,7 +92,8 @@ class VersionBuilder:
         onnx = exported(served.model, self.deployed, state)
         rows = learning.recent if len(learning.recent) else _synthetic_rows(len(learning.feature_names))
         scores = served.score(rows.tolist(), learning.feature_names)
-        onnx_check.check(onnx, rows, scores, self.threshold, version=version)
+        numeric = learning.recipe.numeric
+        onnx_check.check(onnx, rows, scores, self.threshold, version=version, numeric=numeric)
         name = f"{self.deployed}/models/{version}"
         stored = self._put(f"{name}/snapshot", snapshot.suffix(state), snapshot.encode(state))
         order = learning.order(version, parent_name, parent.order if parent is not None else None)

@@ -102,6 +102,7 @@ class StreamWatch:
         rules = pipeline.monitoring
         self._rules = rules
         self._names = pipeline.feature_names
+        self._numeric = pipeline.label.numeric
         self.drift = DriftWatch(
             self._names,
             warm_up=warm_up(pipeline),
@@ -192,12 +193,14 @@ class StreamWatch:
     def _judge_outcomes(self, season: Season) -> SeasonReport:
         trained = season.values[:, 1] > 0
         score, positive = season.values[trained, 0], season.values[trained, 2] > 0
-        measured = quality(positive, score)
+        # Losses and ranks are of two classes; the errors of numbers are measured by the learner.
+        measured = Quality(len(score), None, None, None, None) if self._numeric else quality(positive, score)
         begin_us = season.number * self._rules.season
         full_from = self.drift.full_from
         findings: list[Finding] = []
         whole = season.number >= self._outcomes_whole_from
-        if whole and measured.rows and full_from is not None and season.number >= full_from:
+        judged = whole and measured.rows and not self._numeric
+        if judged and full_from is not None and season.number >= full_from:
             findings += self._judge_loss(begin_us, positive, score)
             if self._rules.min_auc > 0 and measured.auc is not None:
                 findings.append(

@@ -39,13 +39,13 @@ class LabelledRows:
 
     Attributes:
         rows: float32 [n, features].
-        labels: bool [n].
+        labels: bool [n], or float64 where they are numbers.
         event_ids: n.
         label_times_us: int64 [n], microseconds since 1970-01-01 UTC.
     """
 
     rows: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.bool_]
+    labels: npt.NDArray[np.bool_] | npt.NDArray[np.float64]
     event_ids: list[str]
     label_times_us: npt.NDArray[np.int64]
 
@@ -99,9 +99,10 @@ def labelled_rows(training_set: Path, pipeline: Pipeline) -> Iterator[LabelledRo
         .sort(LABEL_TIME, EVENT_ID)
     )
     for part in frame.iter_slices(BATCH_ROWS):
+        values = part[LABEL].cast(pl.Float64).to_numpy()
         yield LabelledRows(
             part.select(pipeline.feature_names).to_numpy().astype(np.float32),
-            part[LABEL].cast(pl.Float64).to_numpy() > 0.5,
+            values if pipeline.label.numeric else values > 0.5,
             part[EVENT_ID].to_list(),
             part[LABEL_TIME].to_numpy().astype(np.int64),
         )

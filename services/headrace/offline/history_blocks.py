@@ -93,7 +93,7 @@ class ParquetHistory:
         """All labels in sequence."""
         if self.labels is None:
             return None
-        file = LabelFile(ParquetFile(self.labels))
+        file = LabelFile(ParquetFile(self.labels), load_pipeline(self.pipeline).label)
         return in_sequence(file.block(0, file.rows))
 
     def _labels_of(self, block: pl.DataFrame, columns: EventColumns) -> tuple[npt.NDArray[np.intp], Records]:

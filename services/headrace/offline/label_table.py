@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +11,7 @@ import polars as pl
 
 from headrace.offline.event_table import EVENT_ID, ID, ROW
 from headrace.offline.parquet_file import ParquetFile
+from headrace.pipeline import Label
 
 LABEL = "label"
 LABEL_TIME = "label_time"
@@ -20,13 +22,15 @@ VALUE, KNOWN, PREVIOUS, LOGGED, ORDER = "#value", "#known", "#previous", "#logge
 
 @dataclass(frozen=True)
 class LabelFile:
-    """The labels of a Parquet file: the columns `event_id`, `label` (0 or 1) and `label_time`.
+    """The labels of a Parquet file: the columns `event_id`, `label` and `label_time`.
 
     Attributes:
         file: the file.
+        declared: which values are labels.
     """
 
     file: ParquetFile
+    declared: Label = field(default_factory=Label)
 
     def check(self) -> None:
         """Check that the columns are there.
@@ -54,13 +58,28 @@ class LabelFile:
         )
         dtype = frame[LABEL].dtype
         if not (dtype.is_numeric() or dtype == pl.Boolean):
-            raise self.file.wrong_type(LABEL, "allowed is a number, 0 or 1, or a boolean")
+            allowed = "a number" if self.declared.numeric else "a number, 0 or 1, or a boolean"
+            raise self.file.wrong_type(LABEL, f"allowed is {allowed}")
         values = frame[LABEL].cast(pl.Float64)
-        wrong = values.is_null() | ~values.is_in([0.0, 1.0])
-        self.file.refuse(LABEL, wrong, start, lambda row: f"{values[row]} is no label; allowed is 0 or 1")
+        self.file.refuse(
+            LABEL, values.is_null() | ~self._allowed(values), start, lambda row: self._refusal(values[row])
+        )
         known = self.file.times(frame, LABEL_TIME, start)
         order = np.arange(start, start + len(frame), dtype=np.int64)
         return pl.DataFrame({ID: ids, VALUE: values, KNOWN: known, ORDER: order})
+
+    def _allowed(self, values: pl.Series) -> pl.Series:
+        label = self.declared
+        if not label.numeric:
+            return values.is_in([0.0, 1.0])
+        low = -math.inf if label.minimum is None else label.minimum
+        high = math.inf if label.maximum is None else label.maximum
+        return values.is_finite() & (values >= low) & (values <= high)
+
+    def _refusal(self, value: float | None) -> str:
+        if value is None or not self.declared.numeric:
+            return f"{value} is no label; allowed is {'a number' if self.declared.numeric else '0 or 1'}"
+        return self.declared.refusal(value)
 
 
 def in_sequence(labels: pl.DataFrame) -> pl.DataFrame:

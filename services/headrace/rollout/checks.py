@@ -38,11 +38,13 @@ class Expected:
         pipeline: deployed pipeline name.
         features_fingerprint: of the pipeline as declared.
         feature_names: in model order.
+        numeric: whether scores are numbers, not probabilities.
     """
 
     pipeline: str
     features_fingerprint: int
     feature_names: tuple[str, ...]
+    numeric: bool = False
 
 
 def check_announcement(model: model_pb2.ModelVersion, expected: Expected) -> None:
@@ -94,16 +96,19 @@ def golden_inputs(model: model_pb2.ModelVersion, features: int) -> NDArray[np.fl
     return np.asarray(model.golden.features, np.float32).reshape(model.golden.rows, features)
 
 
-def check_scores(model: model_pb2.ModelVersion, scores: Sequence[float] | NDArray[np.float32]) -> None:
+def check_scores(
+    model: model_pb2.ModelVersion, scores: Sequence[float] | NDArray[np.float32], *, numeric: bool = False
+) -> None:
     """Compare a server's scores for `golden_inputs` with the learner's.
 
     Args:
         model: the version.
         scores: one per row, as the server gave them.
+        numeric: whether they are numbers, not probabilities.
 
     Raises:
-        VersionRefusedError: a wrong number of scores, one that is not finite or outside 0 to 1, or one that differs by
-            more than the version's tolerance.
+        VersionRefusedError: a wrong number of scores, one that is not finite or, of probabilities, outside 0 to 1, or
+            one that differs by more than the version's tolerance (of its size, where that is above 1).
     """
     given = np.asarray(scores, np.float64).reshape(-1)
     rows = model.golden.rows or 1
@@ -115,7 +120,7 @@ def check_scores(model: model_pb2.ModelVersion, scores: Sequence[float] | NDArra
             f"version {model.version} gave {int((~np.isfinite(given)).sum())} of {rows} scores that are not finite",
         )
     outside = np.abs(given - given.clip(0, 1))
-    if outside.max() > 0:
+    if not numeric and outside.max() > 0:
         worst = float(given[outside.argmax()])
         raise VersionRefusedError(
             "score_range",
@@ -125,7 +130,8 @@ def check_scores(model: model_pb2.ModelVersion, scores: Sequence[float] | NDArra
         )
     if not model.golden.rows:
         return
-    difference = float(np.abs(given - np.asarray(model.golden.scores, np.float64)).max())
+    golden = np.asarray(model.golden.scores, np.float64)
+    difference = float((np.abs(given - golden) / np.maximum(1.0, np.abs(golden))).max())
     if not difference <= model.golden.tolerance:
         raise VersionRefusedError(
             "golden_rows",

@@ -111,4 +111,4 @@ class Delivery:
             if error.retriable:
                 raise NotNowError(str(error)) from error
             raise VersionRefusedError("score", f"version {model.version}: {error}") from error
-        check_scores(model, scores)
+        check_scores(model, scores, numeric=self.expected.numeric)

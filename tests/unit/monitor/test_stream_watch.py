@@ -9,7 +9,7 @@ import pytest
 from headrace.monitor.decoding import OutcomeColumns, PredictionColumns
 from headrace.monitor.reference_store import Kept
 from headrace.monitor.stream_watch import SeasonReport, StreamWatch
-from headrace.pipeline import DAY, Monitoring, Pipeline
+from headrace.pipeline import DAY, Label, Monitoring, Pipeline
 from headrace.platform.pipelines import load_pipeline
 
 ROWS = 400
@@ -87,6 +87,24 @@ def test_outcomes_are_judged_after_their_predictions(pipeline: Pipeline) -> None
     assert reports[1].labelled_ratio == 1
     assert reports[1].quality is not None
     assert reports[1].quality.rows == ROWS
+
+
+def test_seasons_of_labels_that_are_numbers_are_counted_and_not_judged(pipeline: Pipeline) -> None:
+    pipeline.label = Label(kind="number")
+    pipeline.monitoring = replace(pipeline.monitoring, min_auc=0.0)
+    stream = watch(pipeline)
+    reports = []
+    for day in range(DAYS):
+        rows = predictions(day)
+        rows = replace(rows, score=1000 * rows.score)
+        stream.add_predictions(0, rows)
+        stream.add_outcomes(0, outcomes(rows, blind=day == 10))
+        reports += stream.close([0], [0])
+    assert violations(reports) == set()
+    measured = [report.quality for report in reports if report.quality is not None]
+    assert len(measured) == DAYS - 1
+    assert {(one.rows, one.auc, one.log_loss) for one in measured} == {(ROWS, None, None)}
+    assert {finding.rule for report in reports for finding in report.findings} == {"feature_drift", "score_drift"}
 
 
 def test_every_rule_finds_its_fault_and_nothing_else(pipeline: Pipeline) -> None:

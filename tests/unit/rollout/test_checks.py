@@ -68,6 +68,17 @@ def test_wrong_scores_are_refused(scores: list[float], check: str) -> None:
     assert refused.value.check == check
 
 
+def test_numbers_may_be_any_and_differ_by_their_size() -> None:
+    model = version()
+    model.golden.scores[:] = [-40.0, 1e6]
+    check_scores(model, [-40.0, 1e6 * (1 + model.golden.tolerance / 2)], numeric=True)
+    beyond = [-40.0, 1e6 * (1 + 2 * model.golden.tolerance)]
+    for scores, check in ((beyond, "golden_rows"), ([-40.0, math.inf], "finite_scores")):
+        with pytest.raises(VersionRefusedError) as refused:
+            check_scores(model, scores, numeric=True)
+        assert refused.value.check == check
+
+
 def test_without_golden_rows_a_row_of_zeros_must_give_a_probability() -> None:
     model = version()
     model.ClearField("golden")
