@@ -4,6 +4,7 @@ from loadtests.gateway.arguments import parse
 from loadtests.gateway.batch import batch
 from loadtests.gateway.costs import costs
 from loadtests.gateway.latency import latency
+from loadtests.gateway.overload import overload
 from loadtests.gateway.parts import run
 from loadtests.gateway.scorer import scorer
 from loadtests.gateway.stream import stream
@@ -16,6 +17,7 @@ PARTS = {
     "scorer": scorer,
     "latency": latency,
     "costs": costs,
+    "overload": overload,
 }
 
 if __name__ == "__main__":

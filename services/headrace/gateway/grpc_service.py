@@ -182,6 +182,10 @@ class PredictionService(PredictionServiceServicer):
                 yield answer
             if reading.cancelled():
                 await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
+            if stream.ended_by is not None:
+                status = status_of(stream.ended_by)
+                REQUESTS.labels(METHOD, status.code.name).inc()
+                await context.abort(status.code, status.message, status.trailing_metadata())
             if reading.done() and not reading.cancelled() and reading.exception() is not None:
                 await context.abort(FAILED.code, FAILED.message)
         finally:

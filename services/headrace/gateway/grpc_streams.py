@@ -10,7 +10,7 @@ from functools import partial
 
 from headrace.gateway.answers import Answer
 from headrace.gateway.calls import Calls
-from headrace.gateway.errors import GatewayError, NotServingError
+from headrace.gateway.errors import GatewayError, NotServingError, UnauthenticatedError
 from headrace.gateway.grpc_errors import status_of
 from headrace.gateway.grpc_reading import Unreadable
 from headrace.gateway.metrics import REQUEST_TIME, REQUESTS
@@ -55,6 +55,8 @@ class AnswerStream:
         self._ready: deque[StreamPredictResponse] = deque()
         self._places = 0
         self._read_all = False
+        self.ended_by: UnauthenticatedError | None = None
+        """Why no more is read, where the caller is not known any more: its token has expired, say."""
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._time = REQUEST_TIME.labels(METHOD)
@@ -69,7 +71,8 @@ class AnswerStream:
                     await asyncio.sleep(min(early_s, LONGEST_PAUSE_S))
                 while not self._unsent.allowed:  # noqa: ASYNC110 (by other streams of the connection, or all)
                     await asyncio.sleep(LONGEST_PAUSE_S)
-                self._begin(request)
+                if not self._begin(request):
+                    return
                 while self._places >= self._most:
                     self._room.clear()
                     await self._room.wait()
@@ -95,16 +98,23 @@ class AnswerStream:
         for future in self._under_way:
             future.cancel()
 
-    def _begin(self, request: PredictRequest) -> None:
+    def _begin(self, request: PredictRequest) -> bool:
+        """Begin to answer an event; false where nothing more is to be read."""
         self._places += 1
         began = time.perf_counter()
         try:
             future = self._calls.begin(request, self._context())
+        except UnauthenticatedError as error:
+            # No error of the event: it can be sent again on a stream with a fresh token.
+            self._refused(error)
+            self.ended_by = error
+            return False
         except GatewayError as error:
             self._refuse(request, error)
-            return
+            return True
         self._under_way.add(future)
         future.add_done_callback(partial(self._answered, request, began))
+        return True
 
     def _answered(self, request: PredictRequest, began: float, future: asyncio.Future[Answer | GatewayError]) -> None:
         self._under_way.discard(future)
