@@ -21,9 +21,12 @@ AREAS = {
     "init": "Write a pipeline to start from.",
     "keys": "Key pairs that sign models, API keys of callers.",
     "learner": "What the learner has learned, and before it goes live.",
+    "lineage": "Trace an event: features, model version, what it had learned, outcome.",
+    "models": "Versions of the models: list, show, diff, rollback.",
     "pipeline": "Look at a definition, check a change, try it on a file.",
     "predict": "Ask a gateway for a prediction.",
     "rejected": "Records that services could not use.",
+    "route": "Which model versions answer, and changing it.",
     "run": "Run a service.",
     "topics": "Topics of a pipeline.",
 }

@@ -11,6 +11,12 @@ LOADED = gauge("rollout_loaded_versions", "Versions that a Triton server has loa
 REACHABLE = gauge("rollout_triton_reachable_info", "1 while a Triton server answers.", ["server"])
 EPOCH = gauge("rollout_route_epoch", "Epoch of the route table.")
 ADOPTED = gauge("rollout_adopted_epoch", "Newest epoch that every live gateway uses.")
+CHANGES = counter(
+    "rollout_route_changes",
+    "Changes of the routes, by kind: refresh, promotion, rollback, guard_rail, set, freeze, unfreeze, none.",
+    ["kind"],
+)
+FROZEN = gauge("rollout_refreshes_frozen_info", "1 while refreshes are frozen.")
 TO_ROUTE = histogram(
     "rollout_announcement_to_route_seconds",
     "From reading a version to its route table on the log.",

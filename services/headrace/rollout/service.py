@@ -19,11 +19,12 @@ from headrace.rollout import metrics
 from headrace.rollout.checks import Expected, VersionRefusedError
 from headrace.rollout.decisions import Announcement, Load, Rollout, Unload
 from headrace.rollout.delivery import Delivery, NotNowError
+from headrace.rollout.guard_rails import alerts_between
 from headrace.rollout.mlflow_registry import Champion, MlflowRegistry, Registrar
-from headrace.rollout.route_log import RouteLog, open_route_log
+from headrace.rollout.route_log import News, RouteLog, open_route_log
 from headrace.rollout.settings import RolloutSettings
 from headrace.rollout.triton import TritonError, TritonServer
-from headrace.v1 import model_pb2
+from headrace.v1 import model_pb2, route_pb2
 
 IDLE_S = 1.0
 LOOP_WITHIN_S = 60.0
@@ -55,6 +56,7 @@ class RolloutService:
         self._server_wakes = {url: asyncio.Event() for url in settings.triton_urls}
         self._route_wake = asyncio.Event()
         self._lease_wake = asyncio.Event()
+        self._acted = dict.fromkeys(settings.triton_urls, 0)
         self._announced_at: dict[str, float] = {}
         self._artifact_missing_since: dict[str, float] = {}
         self._routed_at = time.monotonic()
@@ -72,7 +74,7 @@ class RolloutService:
         self._delivery = Delivery(
             store,
             Verifier.read(settings.signing_public_key),
-            Expected(topics.deployed, pipeline.features_fingerprint, pipeline.feature_names),
+            Expected(topics.deployed, pipeline.features_fingerprint, pipeline.feature_names, pipeline.label.numeric),
             settings.triton_options,
         )
         self._state = Rollout(
@@ -99,8 +101,7 @@ class RolloutService:
             self._log.resume(history.table.epoch)
             self._restore(history.table)
             self._register()
-        for model in history.models:
-            await self._announce(model)
+        await self._take(history)
         log.info(
             "log restored",
             models=len(history.models),
@@ -120,6 +121,7 @@ class RolloutService:
             tasks.create_task(self._write_routes(), name="routes")
             tasks.create_task(self._watch_leases(), name="leases")
             for url in self._servers:
+                tasks.create_task(self._watch_server(url), name=f"watching {url}")
                 tasks.create_task(self._keep_server(url), name=f"triton {url}")
 
     async def stop(self, deadline: Deadline) -> None:
@@ -132,16 +134,34 @@ class RolloutService:
 
     async def _read_announcements(self) -> None:
         heartbeat = self._health.heartbeat("announcements", LOOP_WITHIN_S)
-        async for models in self._log.announcements():
+        async for news in self._log.news():
             heartbeat.beat()
-            for model in models:
-                await self._announce(model)
+            await self._take(news)
+
+    async def _take(self, news: News) -> None:
+        for version in news.removed:
+            self._state.forget(version)
+        for model in news.models:
+            await self._announce(model)
+        for placed in news.commands:
+            if self._state.give(placed.offset, placed.command):
+                command = placed.command
+                log.info(
+                    "command read", command_id=command.command_id, by=command.by, does=command.WhichOneof("action")
+                )
+                self._wake_servers()
+                self._route_wake.set()
 
     async def _announce(self, model: model_pb2.ModelVersion) -> None:
         announcement = self._state.announce(model)
         metrics.ANNOUNCED.labels(announcement.value).inc()
-        if announcement is Announcement.CANDIDATE:
+        if announcement is Announcement.REFRESH:
             self._announced_at[model.version] = time.monotonic()
+            if self._state.held:
+                log.info("refresh held: refreshes are frozen", version=model.version)
+            self._wake_servers()
+        elif announcement is Announcement.PROMOTION:
+            log.info("version of another recipe: it waits for a command", version=model.version, recipe=model.recipe)
             self._wake_servers()
         elif announcement is Announcement.CONFLICT:
             await self._refuse(
@@ -158,21 +178,28 @@ class RolloutService:
     async def _keep_server(self, url: str) -> None:
         server, wake = self._servers[url], self._server_wakes[url]
         while True:
-            await self._look(url, server)
-            look_again = time.monotonic() + self._settings.triton_poll_s
-            while (left := look_again - time.monotonic()) > 0:
-                wake.clear()
-                action = self._state.server_action(url, time.monotonic())
-                if action is None:
-                    await _wait(wake, left)
-                elif isinstance(action, Load):
-                    await self._load(url, server, action)
-                else:
-                    await self._unload(url, server, action)
+            wake.clear()
+            action = self._state.server_action(url, time.monotonic())
+            if action is None:
+                await _wait(wake, self._settings.triton_poll_s)
+                continue
+            if isinstance(action, Load):
+                await self._load(url, server, action)
+            else:
+                await self._unload(url, server, action)
+            self._acted[url] += 1
+
+    async def _watch_server(self, url: str) -> None:
+        # Beside the loading: a server that hangs in it is found to be away, and is not waited for.
+        while True:
+            began = time.monotonic()
+            await self._look(url, self._servers[url])
+            self._server_wakes[url].set()
+            await asyncio.sleep(max(0.0, self._settings.triton_poll_s - (time.monotonic() - began)))
 
     async def _look(self, url: str, server: TritonServer) -> None:
         before = self._state.servers[url]
-        was_reachable, was_polled = before.ready is not None, before.polled
+        was_reachable, was_polled, acted = before.ready is not None, before.polled, self._acted[url]
         try:
             ready = await server.ready_models()
         except TritonError as error:
@@ -182,6 +209,9 @@ class RolloutService:
         else:
             if not was_reachable:
                 log.info("triton reachable", server=url, models=len(ready))
+            if was_reachable and acted != self._acted[url]:
+                # Something was loaded or taken away while the server was asked: the next look knows.
+                return
             lost = before.passed - ready
             if lost:
                 log.warning("triton lost models", server=url, models=sorted(lost))
@@ -232,7 +262,7 @@ class RolloutService:
             await self._refuse(model, VersionRefusedError("artifact", f"version {model.version}: {error}"))
 
     async def _refuse(self, model: model_pb2.ModelVersion, refusal: VersionRefusedError) -> None:
-        if refusal.check != "conflict" and not self._state.fail(model):
+        if refusal.check != "conflict" and not self._state.fail(model, str(refusal)):
             return
         self._announced_at.pop(model.version, None)
         log.error("version failed", version=model.version, check=refusal.check, reason=str(refusal))
@@ -270,26 +300,50 @@ class RolloutService:
             if table is None:
                 await _wait(self._route_wake, IDLE_S)
                 continue
-            await self._log.publish(table)
-            now, champion = time.monotonic(), table.champion.model.version
-            seconds = now - self._announced_at.get(champion, now)
+            before = self._state.table
+            subject = table.frozen.alert_subject
+            await self._log.publish(table, alerts_between(before, table, self._state.crossing(subject)))
             self._restore(table)
-            if table.adopted:
-                metrics.TO_ADOPTED.observe(now - self._routed_at)
-                log.info("route adopted", epoch=table.epoch, seconds=round(now - self._routed_at, 3))
-            else:
-                self._routed_at = now
-                metrics.TO_ROUTE.observe(seconds)
-                log.info("version routed", epoch=table.epoch, version=champion, seconds=round(seconds, 3))
-                self._register()
+            self._say(before, table)
             self._lease_wake.set()
             self._wake_servers()
 
-    def _restore(self, table: model_pb2.RouteTable) -> None:
-        self._state.restore(table)
+    def _say(self, before: model_pb2.RouteTable | None, table: model_pb2.RouteTable) -> None:
+        now, champion = time.monotonic(), table.champion.model.version
+        known = {change.SerializeToString(deterministic=True) for change in before.changes} if before else set()
+        for change in table.changes:
+            if change.SerializeToString(deterministic=True) in known:
+                continue
+            kind = route_pb2.RouteChangeKind.Name(change.kind).removeprefix("ROUTE_CHANGE_KIND_").lower()
+            metrics.CHANGES.labels(kind).inc()
+            seconds = now - self._announced_at.pop(change.version, now)
+            say = log.warning if change.refused or kind in {"guard_rail", "freeze"} else log.info
+            say(
+                "command refused" if change.refused else "routes changed",
+                change=kind,
+                epoch=table.epoch,
+                version=change.version,
+                replaced=change.replaced,
+                by=change.by,
+                reason=change.refused or change.detail,
+                command_id=change.command_id,
+                seconds=round(seconds, 3),
+            )
+            if kind == "refresh" and change.version == champion:
+                metrics.TO_ROUTE.observe(seconds)
         waiting = self._state.waiting
         self._announced_at = {version: at for version, at in self._announced_at.items() if version in waiting}
+        if before is None or table.epoch > before.epoch:
+            self._routed_at = now
+            self._register()
+        elif table.adopted and not before.adopted:
+            metrics.TO_ADOPTED.observe(now - self._routed_at)
+            log.info("route adopted", epoch=table.epoch, seconds=round(now - self._routed_at, 3))
+
+    def _restore(self, table: model_pb2.RouteTable) -> None:
+        self._state.restore(table)
         metrics.EPOCH.set(table.epoch)
+        metrics.FROZEN.set(table.HasField("frozen"))
         if table.adopted:
             metrics.ADOPTED.set(table.epoch)
 

@@ -349,6 +349,7 @@ class RouteTable(_message.Message):
     NEXT_COMMAND_FIELD_NUMBER: _builtins.int
     FROZEN_FIELD_NUMBER: _builtins.int
     WITHDRAWN_FIELD_NUMBER: _builtins.int
+    UNSHADOWED_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     """Deployed pipeline name."""
     epoch: _builtins.int
@@ -387,6 +388,10 @@ class RouteTable(_message.Message):
     def withdrawn(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Versions that were rolled back: they come into traffic again only by name."""
 
+    @_builtins.property
+    def unshadowed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fingerprints of recipes whose shadows an operator took away: they become shadows again only by name."""
+
     def __init__(
         self,
         *,
@@ -402,10 +407,11 @@ class RouteTable(_message.Message):
         next_command: _builtins.int = ...,
         frozen: _route_pb2.RefreshFreeze | None = ...,
         withdrawn: _abc.Iterable[_builtins.str] | None = ...,
+        unshadowed: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "champion", b"champion", "frozen", b"frozen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "canary", b"canary", "champion", b"champion", "changes", b"changes", "epoch", b"epoch", "frozen", b"frozen", "next_command", b"next_command", "pipeline", b"pipeline", "previous", b"previous", "shadows", b"shadows", "updated_time_us", b"updated_time_us", "withdrawn", b"withdrawn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "canary", b"canary", "champion", b"champion", "changes", b"changes", "epoch", b"epoch", "frozen", b"frozen", "next_command", b"next_command", "pipeline", b"pipeline", "previous", b"previous", "shadows", b"shadows", "unshadowed", b"unshadowed", "updated_time_us", b"updated_time_us", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

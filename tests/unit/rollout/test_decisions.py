@@ -54,7 +54,7 @@ def route(state: Rollout) -> model_pb2.RouteTable:
 
 
 def serve(state: Rollout, number: int) -> model_pb2.RouteTable:
-    assert state.announce(version(number)) is Announcement.CANDIDATE
+    assert state.announce(version(number)) is Announcement.REFRESH
     deliver(state)
     return route(state)
 
@@ -87,7 +87,7 @@ def test_epochs_go_on_from_a_restored_table() -> None:
     state.restore(model_pb2.RouteTable(pipeline="fraud", epoch=41, champion=model_pb2.RoutedVersion(model=version(3))))
     assert state.announce(version(2)) is Announcement.KNOWN
     assert state.announce(version(3)) is Announcement.KNOWN
-    assert state.announce(version(4)) is Announcement.CANDIDATE
+    assert state.announce(version(4)) is Announcement.REFRESH
     # The champion comes first: the server lost it.
     assert deliver(state).version == "000003"
     assert deliver(state).version == "000004"
@@ -116,7 +116,7 @@ def test_a_replaced_learner_is_ignored() -> None:
 def test_a_learner_that_lost_its_state_starts_over() -> None:
     state = rollout()
     serve(state, 7)
-    assert state.announce(version(0, learner_epoch=2)) is Announcement.CANDIDATE
+    assert state.announce(version(0, learner_epoch=2)) is Announcement.REFRESH
     deliver(state)
     assert route(state).champion.model == version(0, learner_epoch=2)
 
@@ -156,7 +156,7 @@ def test_a_failed_version_gives_way_to_the_next_newest_and_is_unloaded() -> None
 def test_promotions_are_not_routed() -> None:
     model = version(1)
     model.kind = model_pb2.RELEASE_KIND_PROMOTION
-    assert rollout().announce(model) is Announcement.UNSUPPORTED
+    assert rollout().announce(model) is Announcement.PROMOTION
 
 
 def test_every_reachable_server_must_have_the_version_and_one_at_least() -> None:
