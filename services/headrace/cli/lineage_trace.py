@@ -1,0 +1,416 @@
+"""From an event id to everything that its answer was made of, and to what came of it.
+
+A prediction is keyed by its event id, so one partition is searched for it, from the end back. All else is looked up
+where the records say that it is: the event and its vector by their offsets, or by time within the partition of the
+event's key, the outcome from the time of the prediction on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from headrace.cli.model_catalog import Catalog, time_text, version_as_json
+from headrace.cli.record_search import Found, RecordSearch
+from headrace.learner.errors import SnapshotError
+from headrace.pipeline import Pipeline
+from headrace.platform.errors import OperatorError
+from headrace.platform.event_codec import is_json
+from headrace.platform.kafka import murmur2_partition
+from headrace.platform.topics import Topics
+from headrace.v1 import prediction_pb2
+from headrace.v1.event_pb2 import Event, SourcePosition
+from headrace.v1.model_pb2 import ModelVersion
+from headrace.v1.prediction_pb2 import ROLE_ANSWER, Channel, Degradation, Outcome, Prediction, Role, Route
+from headrace.v1.vector_pb2 import FeatureVector
+
+SHOWN_ANCESTORS = 10
+MOST_ANCESTORS = 10_000
+SHIPPING_MS = 120_000
+"""How much earlier than its prediction an event of the same call may have been written."""
+
+
+class EventNotFoundError(OperatorError):
+    """There is no prediction for the event id where one would be; says where was looked."""
+
+
+@dataclass
+class Lineage:
+    """What is known of an event id. All parts are JSON values.
+
+    Attributes:
+        event_id: as asked for.
+        event: where the event is, and how it came.
+        prediction: the primary answer, or the newest one found.
+        features: names, values, and the state positions that they were evaluated at.
+        others: shadows, repeats and later answers.
+        model: the version that answered.
+        ancestors: the versions that it continues.
+        outcome: the label and what was made of it; None when there is none yet.
+        missing: what is not known any more, or not found, each with the reason.
+        notes: what else a reader should know.
+    """
+
+    event_id: str
+    event: dict[str, Any] = field(default_factory=dict)
+    prediction: dict[str, Any] = field(default_factory=dict)
+    features: dict[str, Any] = field(default_factory=dict)
+    others: list[dict[str, Any]] = field(default_factory=list)
+    model: dict[str, Any] | None = None
+    ancestors: dict[str, Any] | None = None
+    outcome: dict[str, Any] | None = None
+    missing: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def lacks(self, what: str, why: str) -> None:
+        """Note that something is not known."""
+        self.missing.append({"what": what, "why": why})
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it."""
+        return {**vars(self), "complete": not self.missing}
+
+
+class Tracer:
+    """Follows an event through the topics of a deployed pipeline. Reads only.
+
+    Args:
+        search: opened.
+        topics: of the deployed pipeline.
+        pipeline: its declaration.
+        catalog: its versions.
+        timeout_s: for the search of one topic, in seconds.
+        whole: search all of the partition for earlier answers, instead of ending at the newest.
+    """
+
+    def __init__(
+        self,
+        search: RecordSearch,
+        topics: Topics,
+        pipeline: Pipeline,
+        catalog: Catalog,
+        *,
+        timeout_s: float,
+        whole: bool,
+    ) -> None:
+        self._search = search
+        self._topics = topics
+        self._pipeline = pipeline
+        self._catalog = catalog
+        self._timeout_s = timeout_s
+        self._whole = whole
+
+    async def trace(self, event_id: str) -> Lineage:
+        """Everything that is known of an event id.
+
+        Raises:
+            EventNotFoundError: no prediction was found.
+            KafkaFault: a topic cannot be read.
+        """
+        found = Lineage(event_id)
+        key = event_id.encode()
+        records = await self._predictions(key)
+        answers = [one for one in records if _prediction(one).role == ROLE_ANSWER]
+        primary = answers[0] if answers else records[0]
+        outcomes = await self._outcomes(key, primary.timestamp, found)
+        if outcomes:
+            primary = await self._joined(outcomes[0], primary, records, found)
+        prediction = _prediction(primary)
+        found.prediction = _prediction_as_json(prediction, _position(primary))
+        found.others = [
+            _prediction_as_json(_prediction(one), _position(one)) for one in records if one.offset != primary.offset
+        ]
+        await self._event(prediction, primary, found)
+        await self._vector(prediction, found)
+        model = self._model(prediction.model_version, found)
+        self._features(prediction, model, found)
+        if outcomes:
+            found.outcome = self._outcome(outcomes, model)
+        return found
+
+    async def _predictions(self, key: bytes) -> list[Any]:
+        topic = self._topics.predictions
+        partition = murmur2_partition(key, await self._search.partitions(topic))
+
+        def enough(records: list[Any]) -> bool:
+            return not self._whole and any(_prediction(one).role == ROLE_ANSWER for one in records)
+
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                found: Found = await self._search.backward(topic, partition, key, enough)
+        except TimeoutError:
+            raise EventNotFoundError(
+                f"event {key.decode()!r}: {topic}/{partition} was not searched within {self._timeout_s:g} s; "
+                "raise --timeout"
+            ) from None
+        if not found.records:
+            raise EventNotFoundError(
+                f"event {key.decode()!r} has no prediction in {topic}/{partition}, which holds offsets "
+                f"{found.span.begin} to {found.span.end}; it was not answered, or so long ago that the topic has "
+                "forgotten it"
+            )
+        return found.records
+
+    async def _outcomes(self, key: bytes, since_ms: int, found: Lineage) -> list[Any]:
+        """Records of `outcomes` for the event; none of them can be older than the prediction."""
+        topic = self._topics.outcomes
+        partition = murmur2_partition(key, await self._search.partitions(topic))
+        records = []
+        at = await self._search.offset_at(topic, partition, since_ms)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                async for record in self._search.forward(topic, partition, start=at):
+                    if record.key == key:
+                        records.append(record)
+        except TimeoutError:
+            found.lacks(
+                "outcome",
+                f"{topic}/{partition} was not searched to its end within {self._timeout_s:g} s; raise --timeout",
+            )
+        return records
+
+    async def _joined(self, outcome: Any, primary: Any, records: list[Any], found: Lineage) -> Any:
+        """The prediction that the label was joined to: the first answer in the log."""
+        source = Outcome.FromString(outcome.value).prediction_source
+        if not source.topic or source.offset == primary.offset:
+            return primary
+        joined = await self._search.at(source.topic, source.partition, source.offset)
+        if joined is None:
+            found.lacks("prediction", f"{_text(source)}, the first answer, is no longer in the topic")
+            return primary
+        if joined.offset not in {one.offset for one in records}:
+            records.insert(0, joined)
+        return joined
+
+    async def _event(self, prediction: Prediction, record: Any, found: Lineage) -> None:
+        found.event = {
+            "time": time_text(prediction.event_time_us),
+            "channel": Channel.Name(prediction.channel).removeprefix("CHANNEL_").lower(),
+            "ingested": prediction.ingested,
+            "position": None,
+            "entities": dict(zip(self._pipeline.entity_fields, prediction.entities, strict=False)),
+        }
+        if prediction.HasField("source"):
+            source = prediction.source
+            found.event["position"] = _text(source)
+            there = await self._search.at(source.topic, source.partition, source.offset)
+            if there is None:
+                begin = (await self._search.span(source.topic, source.partition)).begin
+                found.lacks("event", f"{_text(source)} has left the topic, which begins at {begin} now (retention)")
+            elif not is_json(there.headers) and Event.FromString(there.value).event_id != prediction.event_id:
+                found.lacks("event", f"{_text(source)} is another event: the topic was made anew")
+        elif prediction.ingested:
+            await self._ingested_event(prediction, record, found)
+        else:
+            found.notes.append("the event was given in the call alone (no ingest): it is in no topic")
+
+    async def _ingested_event(self, prediction: Prediction, record: Any, found: Lineage) -> None:
+        """Find the event that a call had appended: it is written together with its prediction."""
+        topic = self._topics.events
+        names = list(self._pipeline.entity_fields)
+        if self._pipeline.key_field not in names or len(prediction.entities) != len(names):
+            partitions: Sequence[int] = range(await self._search.partitions(topic))
+        else:
+            key = prediction.entities[names.index(self._pipeline.key_field)].encode()
+            partitions = [murmur2_partition(key, await self._search.partitions(topic))]
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                for partition in partitions:
+                    at = await self._search.offset_at(topic, partition, record.timestamp - SHIPPING_MS)
+                    async for one in self._search.forward(topic, partition, start=at):
+                        if prediction.event_id.encode() in one.value and _is_event(one, prediction.event_id):
+                            found.event["position"] = f"{one.topic}/{one.partition}/{one.offset}"
+                            return
+        except TimeoutError:
+            found.lacks("event", f"{topic} was not searched to its end within {self._timeout_s:g} s; raise --timeout")
+            return
+        found.lacks(
+            "event", f"it was appended to {topic} with the call and is not there: not shipped yet, or retention"
+        )
+
+    async def _vector(self, prediction: Prediction, found: Lineage) -> None:
+        """On the Kafka path: the vector that was scored. The prediction has its values, so nothing is lost with it."""
+        if not prediction.HasField("source"):
+            return
+        topic, partition = self._topics.vectors, prediction.source.partition
+        at = await self._search.offset_at(topic, partition, prediction.received_time_us // 1000)
+        needle = Prediction(event_id=prediction.event_id).event_id.encode()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                async for record in self._search.forward(topic, partition, start=at):
+                    if needle not in record.value:
+                        continue
+                    vector = FeatureVector.FromString(record.value)
+                    if vector.source.offset == prediction.source.offset and vector.event_id == prediction.event_id:
+                        same = list(vector.values) == list(prediction.features)
+                        found.features["vector"] = f"{topic}/{partition}/{record.offset}"
+                        found.features["equals_vector"] = same
+                        if not same:
+                            found.notes.append("the prediction's features differ from those of its vector")
+                        return
+        except (TimeoutError, DecodeError):
+            pass
+        found.notes.append(f"the vector has left {topic}/{partition}; the prediction holds its values")
+
+    def _features(self, prediction: Prediction, model: ModelVersion | None, found: Lineage) -> None:
+        names: Sequence[str] | None = None
+        if prediction.features_fingerprint == self._pipeline.features_fingerprint:
+            names = self._pipeline.feature_names
+        elif model is not None and model.features_fingerprint == prediction.features_fingerprint:
+            names = model.feature_names
+        if names is None or len(names) != len(prediction.features):
+            names = [f"feature {number}" for number in range(len(prediction.features))]
+            found.lacks(
+                "feature names",
+                f"the definition of features {prediction.features_fingerprint:016x} is neither declared nor that of a "
+                "version that is known",
+            )
+        found.features |= {
+            "fingerprint": f"{prediction.features_fingerprint:016x}",
+            "values": dict(zip(names, prediction.features, strict=True)),
+            "overridden": list(prediction.overridden),
+            "evaluated_at": {
+                "events": list(prediction.event_positions),
+                "outcomes": list(prediction.outcome_positions),
+            },
+            "newest_record_time": time_text(prediction.features_time_us),
+        }
+
+    def _model(self, version: str, found: Lineage) -> ModelVersion | None:
+        try:
+            model = self._catalog.find(version)
+        except SnapshotError as error:
+            found.lacks("model", str(error))
+            return None
+        if model is None:
+            where = self._catalog.artifacts.store.directory
+            found.lacks(
+                "model",
+                f"version {version} is not announced any more and has no record in {where} (retention, or "
+                "HEADRACE_ARTIFACTS names another store)",
+            )
+            return None
+        state, route = self._catalog.state(model)
+        files = self._catalog.artifacts.files(model)
+        found.model = version_as_json(model) | {
+            "state": state,
+            "route": route or None,
+            "artifacts": {name: one.as_json() for name, one in files.items()},
+        }
+        for name, one in files.items():
+            if one.signature == "wrong":
+                found.lacks(f"{name} file", f"the hash of {one.artifact.uri} was not signed with this learner's key")
+            if one.signature == "not checked":
+                found.lacks(f"{name} signature", self._catalog.artifacts.key_problem)
+            if one.file == "changed" or (one.file == "missing" and state in {"live", "previous", "candidate"}):
+                found.lacks(f"{name} file", f"{one.artifact.uri} is {one.file}")
+            elif one.file == "missing":
+                found.notes.append(f"{name} file removed by retention; its hash and signature are known")
+        found.ancestors = self._ancestors(model, found)
+        return model
+
+    def _ancestors(self, model: ModelVersion, found: Lineage) -> dict[str, Any]:
+        chain: list[dict[str, Any]] = []
+        count, at = 0, model
+        while at.parent and count < MOST_ANCESTORS:
+            try:
+                parent = self._catalog.find(at.parent)
+            except SnapshotError as error:
+                found.lacks("ancestors", str(error))
+                break
+            if parent is None:
+                found.lacks(
+                    "ancestors", f"version {at.parent}, parent of {at.version}, is not kept any more (retention)"
+                )
+                break
+            count, at = count + 1, parent
+            if len(chain) < SHOWN_ANCESTORS:
+                chain.append(
+                    {
+                        "version": parent.version,
+                        "learned_count": parent.learned_count,
+                        "ends": [one.end for one in parent.learned],
+                    }
+                )
+        if count == MOST_ANCESTORS:
+            found.notes.append(f"ancestors were followed back over {count:,} versions and not further")
+        return {"count": count, "oldest": at.version if count else None, "whole": not at.parent, "newest": chain}
+
+    def _outcome(self, records: Sequence[Any], model: ModelVersion | None) -> dict[str, Any]:
+        outcome = Outcome.FromString(records[-1].value)
+        first = records[0]
+        return {
+            "position": f"{first.topic}/{first.partition}/{first.offset}",
+            "kind": prediction_pb2.OutcomeKind.Name(outcome.kind).removeprefix("OUTCOME_KIND_").lower(),
+            "label": outcome.label.value,
+            "label_time": time_text(outcome.label.label_time_us),
+            "label_position": _text(outcome.label_source) if outcome.HasField("label_source") else None,
+            "corrected_from": outcome.previous_label if outcome.HasField("previous_label") else None,
+            "records": [f"{one.topic}/{one.partition}/{one.offset}" for one in records],
+            "learned_by": self._learned_by(first.partition, first.offset),
+        }
+
+    def _learned_by(self, partition: int, offset: int) -> dict[str, str | None]:
+        """By recipe, the first version that is known to have learned an outcome; None when none has yet."""
+        found: dict[str, str | None] = {}
+        for version in self._catalog.versions.values():
+            found.setdefault(version.recipe or version.recipe_fingerprint[:12], None)
+        for version in sorted(self._catalog.versions.values(), key=lambda one: int(one.version)):
+            name = version.recipe or version.recipe_fingerprint[:12]
+            if found[name] is None and _learned(version, partition, offset):
+                found[name] = self._first_learned(version, partition, offset)
+        return found
+
+    def _first_learned(self, version: ModelVersion, partition: int, offset: int) -> str:
+        for _ in range(MOST_ANCESTORS):
+            try:
+                parent = self._catalog.find(version.parent) if version.parent else None
+            except SnapshotError:
+                parent = None
+            if parent is None or not _learned(parent, partition, offset):
+                break
+            version = parent
+        return version.version
+
+
+def _learned(version: ModelVersion, partition: int, offset: int) -> bool:
+    return any(one.partition == partition and one.first <= offset < one.end for one in version.learned)
+
+
+def _prediction(record: Any) -> Prediction:
+    return Prediction.FromString(record.value)
+
+
+def _is_event(record: Any, event_id: str) -> bool:
+    try:
+        return bool(Event.FromString(record.value).event_id == event_id)
+    except DecodeError:
+        return False
+
+
+def _position(record: Any) -> str:
+    return f"{record.topic}/{record.partition}/{record.offset}"
+
+
+def _text(source: SourcePosition) -> str:
+    return f"{source.topic}/{source.partition}/{source.offset}"
+
+
+def _prediction_as_json(prediction: Prediction, position: str) -> dict[str, Any]:
+    return {
+        "position": position,
+        "prediction_id": prediction.prediction_id,
+        "role": Role.Name(prediction.role).removeprefix("ROLE_").lower(),
+        "score": prediction.score,
+        "decision": prediction.decision,
+        "model_version": prediction.model_version,
+        "route": Route.Name(prediction.route).removeprefix("ROUTE_").lower(),
+        "route_epoch": prediction.route_epoch,
+        "untrained": prediction.untrained,
+        "degradations": [Degradation.Name(one).removeprefix("DEGRADATION_").lower() for one in prediction.degradations],
+        "answered_time": time_text(prediction.answered_time_us),
+    }
