@@ -63,30 +63,34 @@ class LogisticRegressionRecipe:
             replaced: not used, as nothing that was learned can be taken back.
 
         Returns:
-            float64 [rows]: the probability of True that the model gave each row before it learned its label.
+            float64 [rows]: the probability of True that the model gave each row before it learned anything of it.
         """
         raw, learn = self._regression._raw_dot_one, self._regression.learn_one
         logits = []
-        for x, label in zip(self._scaled(rows, names), labels, strict=True):
-            logits.append(raw(x))
+        for (before, x), label in zip(self._scaled(rows, names), labels, strict=True):
+            logits.append(raw(before))
             learn(x, label)
         return 1.0 / (1.0 + np.exp(-np.clip(np.array(logits, np.float64), -500.0, 500.0)))
 
-    def _scaled(self, rows: Sequence[Sequence[float]], names: Sequence[str]) -> Iterator[dict[str, float]]:
-        """The rows as the regression takes them. As in River's pipeline the scaler, which sees no label, learns each
-        row before it scales it.
+    def _scaled(
+        self, rows: Sequence[Sequence[float]], names: Sequence[str]
+    ) -> Iterator[tuple[dict[str, float], dict[str, float]]]:
+        """The rows as the regression predicts from them, and as it learns them: between the two the scaler, which sees
+        no label, learns the row, as in River's pipeline.
         """
         scaler = self._scaler
         if scaler is None:
             for row in rows:
-                yield dict(zip(names, row, strict=True))
+                x = dict(zip(names, row, strict=True))
+                yield x, x
             return
         counts = {scaler.counts.get(name, 0) for name in names}
         if not scaler.with_std or len(counts) > 1:
             for row in rows:
                 x = dict(zip(names, row, strict=True))
+                before = scaler.transform_one(x)
                 scaler.learn_one(x)
-                yield scaler.transform_one(x)
+                yield before, scaler.transform_one(x)
             return
         # The operations of StandardScaler.learn_one and transform_one in their order, in one loop over lists: the same
         # bits in half the time, since all features of a row are always there and share one count.
@@ -96,15 +100,16 @@ class LogisticRegressionRecipe:
         columns = range(len(names))
         for row in rows:
             count += 1
-            values = []
+            seen, values = [], []
             for i, value, mean, variance in zip(columns, row, means, variances, strict=True):
                 off = value - mean
+                seen.append(off / variance**0.5 if variance else 0.0)
                 mean += off / count  # noqa: PLW2901
                 left = value - mean
                 variance += (off * left - variance) / count  # noqa: PLW2901
                 means[i], variances[i] = mean, variance
                 values.append(left / variance**0.5 if variance else 0.0)
-            yield dict(zip(names, values, strict=True))
+            yield dict(zip(names, seen, strict=True)), dict(zip(names, values, strict=True))
         for name, mean, variance in zip(names, means, variances, strict=True):
             scaler.counts[name], scaler.means[name], scaler.vars[name] = count, mean, variance
 
