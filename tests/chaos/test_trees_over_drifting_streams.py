@@ -25,6 +25,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("stream", KINDS)
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
 def test_answers_as_river_while_it_learns(make: Callable[[], Any], stream: str) -> None:

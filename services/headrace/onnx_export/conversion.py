@@ -6,7 +6,7 @@ Converters of what is made of other models call `convert`, `shares` and `transfo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,12 @@ from headrace.onnx_export.errors import UnsupportedModelError
 from headrace.onnx_export.graph import Columns, Graph
 
 EstimatorConverter = Callable[[Any, Columns, Graph], str]
+EstimatorsConverter = Callable[[Sequence[Any], Columns, Graph], Sequence[str]]
 TransformerConverter = Callable[[Any, Columns, Graph], Columns]
 
 _ESTIMATORS: dict[type, EstimatorConverter] = {}
 _SHARES: dict[type, EstimatorConverter] = {}
+_SHARES_TOGETHER: dict[type, EstimatorsConverter] = {}
 _TRANSFORMERS: dict[type, TransformerConverter] = {}
 
 
@@ -47,6 +49,16 @@ def shares_of(*kinds: type) -> Callable[[EstimatorConverter], EstimatorConverter
 
     def register(converter: EstimatorConverter) -> EstimatorConverter:
         _SHARES.update(dict.fromkeys(kinds, converter))
+        return converter
+
+    return register
+
+
+def shares_of_several(*kinds: type) -> Callable[[EstimatorsConverter], EstimatorsConverter]:
+    """Register, beside `shares_of`, a converter of several classifiers of one class that need fewer nodes together."""
+
+    def register(converter: EstimatorsConverter) -> EstimatorsConverter:
+        _SHARES_TOGETHER.update(dict.fromkeys(kinds, converter))
         return converter
 
     return register
@@ -110,6 +122,15 @@ def shares(model: Any, columns: Columns, graph: Graph) -> str:
     true = convert(model, columns, graph)
     false = graph.node("Sub", graph.double(1.0), true)
     return graph.join([false, true])
+
+
+def shares_of_each(models: Sequence[Any], columns: Columns, graph: Graph) -> Sequence[str]:
+    """`shares` of some classifiers that see the same columns."""
+    kinds = {type(model) for model in models}
+    together = _SHARES_TOGETHER.get(next(iter(kinds))) if len(kinds) == 1 else None
+    if together is not None:
+        return together(models, columns, graph)
+    return [shares(model, columns, graph) for model in models]
 
 
 def transform(step: Any, columns: Columns, graph: Graph) -> Columns:

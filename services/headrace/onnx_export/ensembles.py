@@ -7,14 +7,14 @@ from typing import Any
 
 from river import ensemble
 
-from headrace.onnx_export.conversion import convert, estimator, shares, shares_of
+from headrace.onnx_export.conversion import convert, estimator, shares_of, shares_of_each
 from headrace.onnx_export.graph import Columns, Graph
 
 
 @shares_of(ensemble.BaggingClassifier, ensemble.ADWINBaggingClassifier, ensemble.LeveragingBaggingClassifier)
 def bagging_classifier(model: Any, columns: Columns, graph: Graph) -> str:
     """The sum of the members' shares over its total."""
-    added = graph.sum_in_order([shares(member, columns, graph) for member in model])
+    added = graph.sum_in_order(shares_of_each(list(model), columns, graph))
     total = graph.row_sum(added, 2)
     some = graph.node("Greater", total, graph.double(0.0))
     return graph.node("Where", some, graph.node("Div", added, total), added)
@@ -42,11 +42,11 @@ def ewa_regressor(model: Any, columns: Columns, graph: Graph) -> str:
 def ada_boost_classifier(model: Any, columns: Columns, graph: Graph) -> str:
     """The members' shares by the logarithm of their odds of being right, over the total."""
     weighted = []
-    for i, member in enumerate(model):
+    for i, answer in enumerate(shares_of_each(list(model), columns, graph)):
         wrong, correct = model.wrong_weight.get(i, 0), model.correct_weight.get(i, 0)
         error = (wrong + 1e-16) / ((correct + wrong) + 1e-16)
         weight = 1.0 if error == 0 or error > 0.5 else _log_odds(error)
-        weighted.append(graph.node("Mul", shares(member, columns, graph), graph.double(weight)))
+        weighted.append(graph.node("Mul", answer, graph.double(weight)))
     return _normalized(graph, graph.sum_in_order(weighted))
 
 
@@ -54,13 +54,12 @@ def ada_boost_classifier(model: Any, columns: Columns, graph: Graph) -> str:
 def bole_classifier(model: Any, columns: Columns, graph: Graph) -> str:
     """As AdaBoost, over the members that err seldom enough; over all of them, unweighted, if there is none."""
     weighted, unweighted = [], []
-    for i, member in enumerate(model):
+    for i, answer in enumerate(shares_of_each(list(model), columns, graph)):
         wrong, correct = model.wrong_weight.get(i, 0), model.correct_weight.get(i, 0)
         weight = 0.0
         if correct > 0 and wrong > 0:
             error = wrong / (correct + wrong) + 1e-16
             weight = _log_odds(error) if error <= model.error_bound else 0.0
-        answer = shares(member, columns, graph)
         if weight:
             weighted.append(graph.node("Mul", answer, graph.double(weight)))
         else:
@@ -75,7 +74,7 @@ def voting_classifier(model: Any, columns: Columns, graph: Graph) -> str:
     Where the sums are equal River takes the class that was named first: False for shares, what the first member says
     for votes.
     """
-    answers = [shares(member, columns, graph) for member in model]
+    answers = shares_of_each(list(model), columns, graph)
     if model.use_probabilities:
         added = graph.sum_in_order(answers)
         return graph.as_double(graph.node("Greater", *reversed(graph.split(added, 2))))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from river import tree
 
-from headrace.onnx_export.conversion import binary_shares, estimator, shares_of
+from headrace.onnx_export.conversion import binary_shares, estimator, shares_of, shares_of_several
 from headrace.onnx_export.graph import Columns, Graph
 from headrace.onnx_export.trees_routing import Inputs, leaf_numbers, routes
 from headrace.onnx_export.trees_shares import Answer, ShareTables, answer, check_splitter, layers
@@ -27,6 +27,17 @@ def hoeffding_tree_classifier(model: Any, columns: Columns, graph: Graph) -> str
     """The shares that the leaf gives."""
     check_classifier(model, type(model).__name__)
     return by_row(tree_shares([model], columns, graph), graph)
+
+
+@shares_of_several(tree.HoeffdingTreeClassifier, tree.ExtremelyFastDecisionTreeClassifier)
+def hoeffding_tree_classifiers(models: Sequence[Any], columns: Columns, graph: Graph) -> Sequence[str]:
+    """The members of an ensemble, in one pass over all their leaves."""
+    for model in models:
+        check_classifier(model, type(model).__name__)
+    # [2, trees, N] → [N, trees, 2]
+    by_tree = graph.node("Transpose", tree_shares(models, columns, graph), perm=[2, 1, 0])
+    flat = graph.node("Reshape", by_tree, graph.integers(-1, 2 * len(models)))
+    return (flat,) if len(models) == 1 else graph.node("Split", flat, outputs=len(models), axis=1)
 
 
 @shares_of(tree.HoeffdingAdaptiveTreeClassifier)
