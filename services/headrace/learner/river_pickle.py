@@ -27,12 +27,17 @@ ESTIMATORS = (
     "river._river_rust.drift",
     "river._river_rust.stats",
     "river._river_rust.vectordict",
+    "river.anomaly",
+    "river.bandit",
     "river.cluster",
     "river.compose",
     "river.drift",
     "river.dummy",
     "river.ensemble",
+    "river.feature_extraction",
+    "river.feature_selection",
     "river.forest",
+    "river.imblearn",
     "river.linear_model",
     "river.metrics",
     "river.model_selection",
@@ -41,6 +46,7 @@ ESTIMATORS = (
     "river.optim",
     "river.preprocessing",
     "river.proba",
+    "river.sketch",
     "river.stats",
     "river.tree",
     "river.utils",
@@ -63,6 +69,7 @@ CONTAINERS = frozenset(
         "collections.OrderedDict",
         "collections.defaultdict",
         "collections.deque",
+        "copy.deepcopy",
         "copyreg._reconstructor",
         "functools.partial",
         "numpy._core.multiarray._reconstruct",
@@ -74,22 +81,37 @@ CONTAINERS = frozenset(
         "numpy.random._pickle.__bit_generator_ctor",
         "numpy.random._pickle.__randomstate_ctor",
         "random.Random",
+        "statistics.NormalDist",
     }
 )
 """What else it may consist of: nothing here runs what it is given."""
 
 METHODS = {
     "random": ("Random.gauss",),
+    "river.base.base": ("Base.clone",),
     "river.drift.dummy": ("DummyDriftDetector._fixed_trigger", "DummyDriftDetector._random_trigger"),
+    "river.drift.page_hinkley": ("PageHinkley._test_both", "PageHinkley._test_decrease", "PageHinkley._test_increase"),
     "river.ensemble.bagging": tuple(
         f"LeveragingBaggingClassifier._leveraging_{method}" for method in ("bag", "half", "me", "subag", "wt")
     ),
+    "river.feature_extraction.kernel_approx": ("RBFSampler._random_weights",),
     "river.linear_model.pa": ("BasePA._calc_tau_0", "BasePA._calc_tau_1", "BasePA._calc_tau_2"),
     "river.naive_bayes.gaussian": ("GaussianNB._make_gaussian",),
+    "river.preprocessing.scale_target": (
+        "TargetMinMaxScaler._scale",
+        "TargetMinMaxScaler._unscale",
+        "TargetStandardScaler._scale",
+        "TargetStandardScaler._unscale",
+    ),
     "river.tree.splitter.ebst_splitter": (
         "EBSTNode._update_estimator_multivariate",
         "EBSTNode._update_estimator_univariate",
     ),
+    "river.tree.splitter.nominal_splitter_reg": (
+        "NominalSplitterReg._update_estimator_multivariate",
+        "NominalSplitterReg._update_estimator_univariate",
+    ),
+    "river.tree.splitter.qo_splitter": ("Slot._update_estimator_multivariate", "Slot._update_estimator_univariate"),
 }
 """Functions that estimators keep in their state."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from river import base, compose, drift
+from river import base, compose, drift, ensemble
 
 from headrace.estimators import PlattScaling, PriorCorrection
 from headrace.learner import canonical_state, reversal, river_pickle
@@ -26,6 +26,7 @@ from headrace.learner.river_description import (
     final_step,
     fingerprint,
     knows_absence,
+    order_names,
     takes_weights,
 )
 from headrace.onnx_export import UnsupportedModelError, check
@@ -74,12 +75,13 @@ class RiverRecipe:
         self.resets = 0
         self._learner = build()
         self._check(feature_names)
+        description = {"model": describe(self._learner)}
+        order_names(self._learner)
         # A fresh model in bytes, for when it begins anew: `build` may give the same object twice.
         self._fresh = river_pickle.dumps(self._learner)
-        river_pickle.loads(self._fresh)
         self.model = self._served()
         self.knows_absence = knows_absence(self._learner)
-        description = {"model": describe(self._learner)}
+        self._check_answers(feature_names)
         options = {
             "class_weights": self._weights and [self._weights[False], self._weights[True]],
             "negative_sampling": None if negative_sampling == 1.0 else negative_sampling,
@@ -198,13 +200,18 @@ class RiverRecipe:
         self.score_kind: ScoreKind = (
             "probability" if self._is_classifier else "cluster" if self._is_clusterer else "value"
         )
-        self._predict = model.predict_proba_one if self._is_classifier else model.predict_one
+        # Voters give the class alone.
+        self._gives_shares = self._is_classifier and not isinstance(last, ensemble.VotingClassifier)
+        self._predict = model.predict_proba_one if self._gives_shares else model.predict_one
         self._uncalibrated = model.classifier.predict_proba_one if self._calibration else None
         self._learn = self._learner.learn_one
 
     def _score_one(self, x: dict[str, float]) -> float:
         answer = self._predict(x)
-        return float(answer.get(True, 0.0)) if self._is_classifier else float(answer)
+        if self._gives_shares:
+            return float(answer.get(True, 0.0))
+        # What has learned nothing may answer nothing.
+        return 0.0 if answer is None else float(answer)
 
     def _learn_one(self, x: dict[str, float], label: float, **weight: float) -> None:
         if self._is_classifier:
@@ -275,6 +282,16 @@ class RiverRecipe:
             raise UnsupportedRecipeError(
                 "the recipe is another one each time it is built: a part of it draws by chance and has no seed"
             )
+
+    def _check_answers(self, feature_names: Sequence[str]) -> None:
+        """A version is served before anything was learned, so the model must have an answer then."""
+        try:
+            twin = self.copy()
+            twin.score([[1.0] * len(feature_names)], feature_names)
+        except (ArithmeticError, TypeError) as error:
+            raise UnsupportedRecipeError(
+                f"the recipe has no answer before it has learned: River fails with {error!r}"
+            ) from error
 
 
 def sampled(event_id: str, share: float) -> bool:

@@ -96,7 +96,7 @@ class Deployment:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        written, _ = await asyncio.wait_for(process.communicate(), 60)
+        written, _ = await asyncio.wait_for(process.communicate(), 200)
         return process.returncode or 0, written.decode()
 
     def log_of(self, number: int) -> Path:

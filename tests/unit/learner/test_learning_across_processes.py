@@ -15,6 +15,8 @@ from headrace.onnx_export import export
 from tests.unit.learner.recipe_process import ROWS
 from tests.unit.learner.river_models import DECLARED, NAMES, recipe, rows
 
+pytestmark = pytest.mark.timeout(300)
+
 CUT = 700
 SETS_OF_NAMES = {"k-means"}
 HASHES: dict[str, str] = {}
@@ -24,7 +26,7 @@ def learn(first: int, last: int, directory: Path, hash_seed: int) -> Any:
     directory.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "tests.unit.learner.recipe_process", str(first), str(last), str(directory)]
     environment = os.environ | {"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": "services"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -70,7 +72,7 @@ def test_the_learner_runs_with_one_hash_seed(seed: str) -> None:
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        printed, _ = process.communicate(timeout=30)
+        printed, _ = process.communicate(timeout=60)
     assert printed.split()[0] == "0"
     assert printed.split()[2:] == [str(process.pid), "['an", "argument']"]
     assert printed.split()[1] == HASHES.setdefault("amount", printed.split()[1])
