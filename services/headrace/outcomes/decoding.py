@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from headrace.outcomes.event_state import UsedLabel
 from headrace.outcomes.join import LabelArrival, PredictionArrival
@@ -12,7 +13,7 @@ from headrace.pipeline import Label as DeclaredLabel
 from headrace.pipeline.errors import EventError
 from headrace.pipeline.schema import LATEST_TIME_US, check_identity
 from headrace.platform.event_codec import is_json, parse
-from headrace.platform.partitioning import murmur2_partition
+from headrace.platform.partitioning import murmur2_partitions
 from headrace.platform.rejected_records import reject
 from headrace.v1.event_pb2 import Label, Rejected
 from headrace.v1.prediction_pb2 import ROLE_ANSWER, ROLE_REPEAT, ROLE_SHADOW, Prediction
@@ -20,6 +21,8 @@ from headrace.v1.prediction_pb2 import ROLE_ANSWER, ROLE_REPEAT, ROLE_SHADOW, Pr
 SERVICE = "outcomes"
 ROLES = frozenset({ROLE_ANSWER, ROLE_REPEAT, ROLE_SHADOW})
 BINARY = DeclaredLabel()
+
+Arrival = TypeVar("Arrival", PredictionArrival, LabelArrival)
 
 
 class Record(Protocol):
@@ -70,32 +73,38 @@ def decode(
         declared: which values are labels.
     """
     decoded = Decoded()
-    for record in predictions:
-        try:
-            prediction = _prediction(record)
-        except EventError as error:
-            decoded.rejected.append(reject(record, error, SERVICE))
-        else:
-            if not _belongs(record, prediction.event_id, partitions, decoded):
-                continue
-            decoded.predictions.append(prediction)
-    for record in labels:
-        try:
-            label = _label(record, declared)
-        except EventError as error:
-            decoded.rejected.append(reject(record, error, SERVICE))
-        else:
-            if _belongs(record, label.event_id, partitions, decoded):
-                decoded.labels.append(label)
+    _sort(predictions, _prediction, partitions, decoded.predictions, decoded)
+    _sort(labels, partial(_label, declared=declared), partitions, decoded.labels, decoded)
     return decoded
 
 
-def _belongs(record: Record, event_id: bytes, partitions: int, decoded: Decoded) -> bool:
-    partition = murmur2_partition(event_id, partitions)
-    if partition == record.partition:
-        return True
-    decoded.misplaced.append(Misplaced(record, event_id, partition))
-    return False
+def _sort(
+    records: Sequence[Record],
+    read: Callable[[Record], Arrival],
+    partitions: int,
+    arrivals: list[Arrival],
+    decoded: Decoded,
+) -> None:
+    """Tell records of one topic apart."""
+    usable: list[Record] = []
+    for record in records:
+        try:
+            arrivals.append(read(record))
+        except EventError as error:
+            decoded.rejected.append(reject(record, error, SERVICE))
+        else:
+            usable.append(record)
+    # All at once, which takes a third of the time.
+    belong = murmur2_partitions([one.event_id for one in arrivals], partitions)
+    if all(record.partition == partition for record, partition in zip(usable, belong, strict=True)):
+        return
+    here: list[Arrival] = []
+    for record, arrival, partition in zip(usable, arrivals, belong, strict=True):
+        if record.partition == partition:
+            here.append(arrival)
+        else:
+            decoded.misplaced.append(Misplaced(record, arrival.event_id, partition))
+    arrivals[:] = here
 
 
 def _prediction(record: Record) -> PredictionArrival:

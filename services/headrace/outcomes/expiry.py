@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from headrace.outcomes.event_state import Answered, Closed, EventState, Waiting
-from headrace.outcomes.join import JoinRules, OutgoingOutcome, outcome
+from headrace.outcomes.join import JoinRules, OutcomeEncoder, OutgoingOutcome
 from headrace.v1.prediction_pb2 import OUTCOME_KIND_EXPIRED
 
 NEGATIVE = 0.0
@@ -101,6 +101,7 @@ def expire(rules: JoinRules, states: Mapping[bytes, EventState], until_us: int) 
     after: dict[bytes, EventState | None] = {}
     outcomes: list[OutgoingOutcome] = []
     counts: Counter[str] = Counter()
+    encoder = OutcomeEncoder(rules)
     for event_id, state in states.items():
         if isinstance(state, Answered):
             forgotten_us = state.due_us + rules.horizon_us
@@ -110,7 +111,7 @@ def expire(rules: JoinRules, states: Mapping[bytes, EventState], until_us: int) 
                 continue
             counts["expired"] += 1
             if rules.expired == "negative":
-                outcomes.append(outcome(rules, event_id, state, OUTCOME_KIND_EXPIRED, NEGATIVE, state.due_us))
+                outcomes.append(encoder.encode(event_id, state, OUTCOME_KIND_EXPIRED, NEGATIVE, state.due_us))
         else:
             after[event_id] = None
             if isinstance(state, Waiting):

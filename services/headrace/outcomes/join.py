@@ -29,7 +29,7 @@ from headrace.outcomes.answer_clock import AnswerClock
 from headrace.outcomes.event_state import Answered, Closed, EventState, Shadow, UsedLabel, Waiting
 from headrace.outcomes.progress import Positions
 from headrace.pipeline import Label as DeclaredLabel
-from headrace.v1.event_pb2 import Label, SourcePosition
+from headrace.v1.event_pb2 import SourcePosition
 from headrace.v1.prediction_pb2 import (
     OUTCOME_KIND_CORRECTED,
     OUTCOME_KIND_LABELLED,
@@ -39,7 +39,6 @@ from headrace.v1.prediction_pb2 import (
     OutcomeKind,
     Prediction,
     Role,
-    ShadowScore,
 )
 
 MAX_WAITING_LABELS = 100
@@ -131,6 +130,7 @@ class BatchJoin:
         self._states = states
         self._committed = committed
         self._expired_until_us = expired_until_us
+        self._encoder = OutcomeEncoder(rules)
 
     def add(self, predictions: Sequence[PredictionArrival], labels: Sequence[LabelArrival]) -> None:
         """Join the next records of both logs, each in its order; which log goes first makes no difference."""
@@ -245,8 +245,7 @@ class BatchJoin:
         if self._is_committed(answered.offset, label.offset):
             return
         self.outcomes.append(
-            outcome(
-                self._rules,
+            self._encoder.encode(
                 event_id,
                 answered,
                 kind,
@@ -261,43 +260,62 @@ class BatchJoin:
         return prediction_offset < self._committed.predictions and label_offset < self._committed.labels
 
 
-def outcome(
-    rules: JoinRules,
-    event_id: bytes,
-    answered: Answered,
-    kind: OutcomeKind.ValueType,
-    value: float,
-    label_time_us: int,
-    *,
-    label_offset: int | None = None,
-    previous: float | None = None,
-) -> OutgoingOutcome:
-    """An outcome as it is published.
+class OutcomeEncoder:
+    """Makes the outcomes of one partition. One message serves for all, which is several times as fast.
 
     Args:
         rules: names of the topics.
-        event_id: key.
-        answered: the prediction.
-        kind: how it came to be.
-        value: of the label.
-        label_time_us: of the label, in microseconds since 1970-01-01 UTC.
-        label_offset: where the label lies; None where there is none.
-        previous: value that a correction replaces.
     """
-    rest = Outcome(
-        label=Label(event_id=event_id.decode(), value=value, label_time_us=label_time_us),
-        kind=kind,
-        previous_label=previous,
-        prediction_source=SourcePosition(
-            topic=rules.predictions_topic, partition=rules.partition, offset=answered.offset
-        ),
-        label_source=None
-        if label_offset is None
-        else SourcePosition(topic=rules.labels_topic, partition=rules.partition, offset=label_offset),
-        shadows=[ShadowScore(model_version=one.model_version, score=one.score) for one in answered.shadows],
-    ).SerializeToString()
-    # Field 1, as it was read: it is not parsed and written again, so fields of a newer contract survive.
-    return OutgoingOutcome(event_id, b"\x0a" + _varint(len(answered.prediction)) + answered.prediction + rest)
+
+    def __init__(self, rules: JoinRules) -> None:
+        self._message = Outcome(
+            prediction_source=SourcePosition(topic=rules.predictions_topic, partition=rules.partition)
+        )
+        self._label = self._message.label
+        self._prediction_source = self._message.prediction_source
+        self._label_source = SourcePosition(topic=rules.labels_topic, partition=rules.partition)
+
+    def encode(
+        self,
+        event_id: bytes,
+        answered: Answered,
+        kind: OutcomeKind.ValueType,
+        value: float,
+        label_time_us: int,
+        *,
+        label_offset: int | None = None,
+        previous: float | None = None,
+    ) -> OutgoingOutcome:
+        """An outcome as it is published.
+
+        Args:
+            event_id: key.
+            answered: the prediction.
+            kind: how it came to be.
+            value: of the label.
+            label_time_us: of the label, in microseconds since 1970-01-01 UTC.
+            label_offset: where the label lies; None where there is none.
+            previous: value that a correction replaces.
+        """
+        message, label = self._message, self._label
+        label.event_id, label.value, label.label_time_us = event_id.decode(), value, label_time_us
+        message.kind = kind
+        self._prediction_source.offset = answered.offset
+        if label_offset is None:
+            message.ClearField("label_source")
+        else:
+            self._label_source.offset = label_offset
+            message.label_source.CopyFrom(self._label_source)
+        if previous is None:
+            message.ClearField("previous_label")
+        else:
+            message.previous_label = previous
+        del message.shadows[:]
+        for shadow in answered.shadows:
+            message.shadows.add(model_version=shadow.model_version, score=shadow.score)
+        # Field 1, as it was read: it is not parsed and written again, so fields of a newer contract survive.
+        prediction = answered.prediction
+        return OutgoingOutcome(event_id, b"\x0a" + _varint(len(prediction)) + prediction + message.SerializeToString())
 
 
 def event_ids(predictions: Sequence[PredictionArrival], labels: Sequence[LabelArrival]) -> list[bytes]:
@@ -306,6 +324,10 @@ def event_ids(predictions: Sequence[PredictionArrival], labels: Sequence[LabelAr
 
 
 def _varint(number: int) -> bytes:
+    if number < 0x80:
+        return bytes((number,))
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
