@@ -31,6 +31,7 @@ from headrace.pipeline.features import (
     total,
 )
 from headrace.pipeline.label import Label
+from headrace.pipeline.releasing import Releasing
 from headrace.pipeline.schema import Boolean, EventSchema, Integer, Money, Number, Text
 from headrace.pipeline.time_units import DAY, HOUR, MICROSECOND, MINUTE, SECOND
 
@@ -59,6 +60,7 @@ __all__ = [
     "Number",
     "OnDemand",
     "Pipeline",
+    "Releasing",
     "Text",
     "count",
     "decayed_count",

@@ -16,6 +16,7 @@ from headrace.pipeline.encodings import Encoding
 from headrace.pipeline.errors import DefinitionError
 from headrace.pipeline.features import Aggregation, Derived, Entity, FeatureView, OnDemand
 from headrace.pipeline.label import Label
+from headrace.pipeline.releasing import Releasing
 from headrace.pipeline.schema import EventSchema, Field
 from headrace.pipeline.time_units import DAY
 
@@ -155,6 +156,7 @@ class Pipeline:
         model: how; the champion.
         challengers: other models that learn from the same outcomes beside it, each under a name of its own.
         monitoring: rules of the monitor.
+        releasing: rules for new versions of the models on their way into traffic.
         lateness: how far events may come out of order, in microseconds of event time.
         max_jump: an event further ahead of its partition than this (microseconds) is set aside until confirmed.
         clock: "event" uses event time alone; "live" also refuses event times beyond the wall clock.
@@ -175,6 +177,7 @@ class Pipeline:
         model: Model,
         challengers: Sequence[Model] = (),
         monitoring: Monitoring | None = None,
+        releasing: Releasing | None = None,
         lateness: int = DAY,
         max_jump: int = DAY,
         clock: Literal["event", "live"] = "event",
@@ -188,6 +191,7 @@ class Pipeline:
         self.model = model
         self.challengers = tuple(challengers)
         self.monitoring = monitoring or Monitoring()
+        self.releasing = releasing or Releasing()
         self.lateness = lateness
         self.max_jump = max_jump
         self.clock = clock
@@ -304,6 +308,8 @@ class Pipeline:
             raise DefinitionError("monitoring min_auc needs a binary label; it is a number")
 
     def _check_models(self) -> None:
+        if problem := self.releasing.problem():
+            raise DefinitionError(f"releasing: {problem}")
         threshold = self.model.decision.threshold
         if self.label.numeric and not math.isfinite(threshold):
             raise DefinitionError(f"decision threshold {threshold}: allowed is a finite number")

@@ -140,3 +140,72 @@ def check_scores(
             value=difference,
             threshold=model.golden.tolerance,
         )
+
+
+def score_shift(first: Sequence[float] | NDArray[np.floating], second: Sequence[float] | NDArray[np.floating]) -> float:
+    """Wasserstein-1 distance between two empirical distributions: the mean distance of their quantiles.
+
+    Args:
+        first: scores, at least one, all finite.
+        second: scores, at least one, all finite; as many or not.
+
+    Returns:
+        In units of the score.
+
+    Example:
+        >>> score_shift([0.1, 0.2], [0.2, 0.3])
+        0.1
+
+    Reference:
+        Villani, Optimal Transport: Old and New, 2009, chapter 6; on the line it is the L1 distance of the quantiles.
+    """
+    one, other = np.sort(np.asarray(first, np.float64)), np.sort(np.asarray(second, np.float64))
+    # Quantiles at the steps of both.
+    steps = np.union1d(np.arange(1, len(one) + 1) / len(one), np.arange(1, len(other) + 1) / len(other))
+    middles = steps - np.diff(steps, prepend=0.0) / 2
+    at_one = one[np.minimum((middles * len(one)).astype(np.intp), len(one) - 1)]
+    at_other = other[np.minimum((middles * len(other)).astype(np.intp), len(other) - 1)]
+    return round(float(np.abs(at_one - at_other) @ np.diff(steps, prepend=0.0)), 12)
+
+
+def check_beside_parent(
+    model: model_pb2.ModelVersion,
+    parent: model_pb2.ModelVersion,
+    scores: NDArray[np.float32],
+    parent_scores: NDArray[np.float32],
+    *,
+    shift_allowed: float,
+    min_learned: int,
+) -> None:
+    """Compare the scores of a refresh with those of the version that it replaces, for the same rows.
+
+    Args:
+        model: the refresh.
+        parent: the version that it replaces.
+        scores: of the refresh, one per row.
+        parent_scores: of the parent, for the same rows.
+        shift_allowed: largest distance between the distributions.
+        min_learned: outcomes that the parent must have learned for the distance to be judged.
+
+    Raises:
+        VersionRefusedError: a score is not finite where the parent's is, or the distance is larger.
+    """
+    both = np.isfinite(parent_scores)
+    wrong = int((~np.isfinite(scores[both])).sum())
+    if wrong:
+        raise VersionRefusedError(
+            "finite_scores",
+            f"version {model.version} gave {wrong} scores that are not finite for {int(both.sum())} recent rows "
+            f"that {parent.version} scored",
+        )
+    if parent.untrained or parent.learned_count < min_learned or not both.any():
+        return
+    shift = score_shift(scores[both], parent_scores[both])
+    if shift > shift_allowed:
+        raise VersionRefusedError(
+            "score_shift",
+            f"scores of version {model.version} are {shift:.3g} from those of {parent.version} on average; "
+            f"allowed is {shift_allowed:.3g}",
+            value=shift,
+            threshold=shift_allowed,
+        )

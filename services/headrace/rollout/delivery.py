@@ -5,12 +5,38 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.pipeline.releasing import Releasing
 from headrace.platform.artifacts import ArtifactCorrupt, ArtifactError, ArtifactMissing, ArtifactStore
 from headrace.platform.signing import SignatureError, Verifier
 from headrace.platform.triton_config import FeatureIdentity, TritonOptions, triton_model_config
-from headrace.rollout.checks import Expected, VersionRefusedError, check_announcement, check_scores, golden_inputs
+from headrace.rollout.checks import (
+    Expected,
+    VersionRefusedError,
+    check_announcement,
+    check_beside_parent,
+    check_scores,
+    golden_inputs,
+)
 from headrace.rollout.triton import TritonAwayError, TritonError, TritonRefusedError, TritonServer
 from headrace.v1 import model_pb2
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The version that a refresh replaces, on the same server.
+
+    Attributes:
+        model: the version.
+        triton_model: name of its Triton model.
+        rows: recent live rows to ask both for, float32, rows x features; may have no rows.
+    """
+
+    model: model_pb2.ModelVersion
+    triton_model: str
+    rows: NDArray[np.float32]
 
 
 class NotNowError(Exception):
@@ -34,12 +60,14 @@ class Delivery:
         verifier: holds the public key that they are signed for.
         expected: what every version has in common with the pipeline.
         options: where and how Triton runs a version.
+        releasing: how far a refresh may be from the version that it replaces.
     """
 
     store: ArtifactStore
     verifier: Verifier
     expected: Expected
     options: TritonOptions = field(default_factory=TritonOptions)
+    releasing: Releasing = field(default_factory=Releasing)
 
     async def fetch(self, model: model_pb2.ModelVersion) -> bytes:
         """The ONNX file of a version, verified.
@@ -66,7 +94,13 @@ class Delivery:
             raise NotNowError(str(error), waits_for_artifact=True) from error
 
     async def deliver(
-        self, model: model_pb2.ModelVersion, server: TritonServer, triton_model: str, *, present: bool
+        self,
+        model: model_pb2.ModelVersion,
+        server: TritonServer,
+        triton_model: str,
+        *,
+        present: bool,
+        parent: Parent | None = None,
     ) -> None:
         """Load a version on a server and check its scores there.
 
@@ -75,6 +109,7 @@ class Delivery:
             server: where to.
             triton_model: name of its Triton model.
             present: the server has it already; push it only if its scores are not right.
+            parent: the version that it replaces as a refresh; None compares it with none.
 
         Raises:
             VersionRefusedError: the version failed a check.
@@ -102,6 +137,29 @@ class Delivery:
                 if last:
                     raise VersionRefusedError("load", f"version {model.version}: {error}") from error
         await self._check(model, server, triton_model)
+        if parent is not None:
+            await self._compare(model, server, triton_model, parent)
+
+    async def _compare(
+        self, model: model_pb2.ModelVersion, server: TritonServer, triton_model: str, parent: Parent
+    ) -> None:
+        golden = golden_inputs(model, len(self.expected.feature_names))
+        # What came lately where there is enough of it: golden rows are few, and those that the version has learned.
+        rows = parent.rows if len(parent.rows) >= len(golden) else golden
+        try:
+            scores = await server.score(triton_model, rows)
+            before = await server.score(parent.triton_model, rows)
+        except TritonError as error:
+            # Also a parent that is gone just now: without it nothing can be compared, so not now.
+            raise NotNowError(str(error)) from error
+        check_beside_parent(
+            model,
+            parent.model,
+            scores,
+            before,
+            shift_allowed=self.releasing.shift_allowed(numeric=self.expected.numeric),
+            min_learned=self.releasing.min_learned,
+        )
 
     async def _check(self, model: model_pb2.ModelVersion, server: TritonServer, triton_model: str) -> None:
         rows = golden_inputs(model, len(self.expected.feature_names))

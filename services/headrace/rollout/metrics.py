@@ -16,6 +16,7 @@ CHANGES = counter(
     "Changes of the routes, by kind: refresh, promotion, rollback, guard_rail, set, freeze, unfreeze, none.",
     ["kind"],
 )
+CROSSED = counter("rollout_crossed_guard_rails", "Guard rails that a champion crossed, by rail.", ["rail"])
 FROZEN = gauge("rollout_refreshes_frozen_info", "1 while refreshes are frozen.")
 TO_ROUTE = histogram(
     "rollout_announcement_to_route_seconds",
@@ -29,4 +30,6 @@ TO_ADOPTED = histogram(
 )
 REGISTERED = counter("rollout_registered_versions", "Versions registered in MLflow.")
 REGISTRY_FAILURES = counter("rollout_registry_failures", "Versions that could not be registered in MLflow.")
-REGISTRY_SKIPPED = counter("rollout_registry_skipped_versions", "Champions that a newer one came before in MLflow.")
+REGISTRY_SKIPPED = counter(
+    "rollout_registry_skipped_versions", "Candidates not registered in MLflow: a newer one came, or the route went."
+)

@@ -1,25 +1,27 @@
-"""Registers champions in MLflow, from a thread of its own: serving never waits for it and never fails with it."""
+"""Candidates in MLflow: one run and one model version for each, aliases, and what leaves again.
+
+Nothing here is called but by the registrar's thread: serving never waits for MLflow and never fails with it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-import threading
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from headrace.platform.artifacts import ArtifactStore
 from headrace.platform.logging import get_logger
-from headrace.rollout import metrics
+from headrace.rollout.registrar import CHALLENGER, CHAMPION, Candidate
 from headrace.v1 import model_pb2
 
-ALIAS = "champion"
 VERSION_TAG = "headrace.version"
+PAGE = 200
+UNFINISHED_S = 3600.0
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -34,28 +36,6 @@ ENVIRONMENT = {
 log = get_logger("mlflow_registry")
 
 
-@dataclass(frozen=True)
-class Champion:
-    """A version to register.
-
-    Attributes:
-        model: as announced.
-        triton_model: name of the Triton model that serves it.
-        epoch: of the route table that made it champion.
-    """
-
-    model: model_pb2.ModelVersion
-    triton_model: str
-    epoch: int
-
-
-class Registry(Protocol):
-    """Where champions are registered."""
-
-    def register(self, champion: Champion) -> None:
-        """Register one; it is no error when it is registered already. May take seconds and raise anything."""
-
-
 class MlflowRegistry:
     """The registry of an MLflow server or database.
 
@@ -64,43 +44,82 @@ class MlflowRegistry:
         artifacts: directory for artifacts where the URI names a database; a server has its own.
         store: where the model files are.
         pipeline: deployed pipeline name, the name of the experiment and of the registered model.
+        keep: how many of the newest entries stay, beside those with an alias and those that are in use.
     """
 
-    def __init__(self, uri: str, artifacts: Path, store: ArtifactStore, pipeline: str) -> None:
+    def __init__(self, uri: str, artifacts: Path, store: ArtifactStore, pipeline: str, *, keep: int = 20) -> None:
         self._uri = uri
         self._artifacts = artifacts
         self._store = store
         self._pipeline = pipeline
+        self._keep = keep
         self._client: Any = None
         self._experiment = ""
 
-    def register(self, champion: Champion) -> None:
+    def register(self, candidate: Candidate) -> None:
         """Make a run with the ONNX file and its lineage, a model version on it, and move the alias there.
 
         A version that is there already, from before a restart, gets the alias and nothing else.
         """
         client = self._connected()
-        model = champion.model
+        model = candidate.model
         known = client.search_model_versions(
             f"name = '{self._pipeline}' and tags.`{VERSION_TAG}` = '{model.version}'", max_results=10
         )
-        # A crash may have left a version whose files are not complete: it is not tagged, so it does not count.
-        number = known[0].version if known else self._create(client, champion)
-        client.set_registered_model_alias(self._pipeline, ALIAS, number)
+        # A crash may have left a run without a version, or files that are not complete: these do not count.
+        number = known[0].version if known else self._create(client, candidate)
+        if candidate.alias:
+            client.set_registered_model_alias(self._pipeline, candidate.alias, number)
 
-    def _create(self, client: Any, champion: Champion) -> str:
-        model = champion.model
+    def retain(self, in_use: Collection[str], aliases: Collection[str]) -> None:
+        """Remove old entries with their runs and files, runs that a crash left, and aliases that nothing has now.
+
+        Args:
+            in_use: versions that a route table names; they stay.
+            aliases: those that are to stay.
+        """
+        client = self._connected()
+        there = client.get_registered_model(self._pipeline).aliases
+        for alias in set(there) & {CHAMPION, CHALLENGER} - set(aliases):
+            client.delete_registered_model_alias(self._pipeline, alias)
+        aliased = {int(number) for alias, number in there.items() if alias in aliases}
+        entries = sorted(
+            _all(client.search_model_versions, f"name = '{self._pipeline}'"), key=lambda one: -int(one.version)
+        )
+        runs = set()
+        for position, entry in enumerate(entries):
+            if position < self._keep or int(entry.version) in aliased or entry.tags.get(VERSION_TAG) in in_use:
+                runs.add(entry.run_id)
+                continue
+            # The entry first: nobody is sent to a run whose files are gone.
+            client.delete_model_version(self._pipeline, entry.version)
+            log.info("registered version removed", version=entry.tags.get(VERSION_TAG), number=entry.version)
+        young_ms = (time.time() - UNFINISHED_S) * 1000
+        for run in _all(client.search_runs, [self._experiment]):
+            # One that has not ended may be that of another process, which is about to end.
+            if run.info.run_id not in runs and (run.info.end_time or run.info.start_time < young_ms):
+                self._delete_run(client, run)
+
+    def _delete_run(self, client: Any, run: Any) -> None:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        # What MLflow itself does with the files of a deleted run is nothing, until somebody runs `mlflow gc`.
+        get_artifact_repository(run.info.artifact_uri, tracking_uri=self._uri).delete_artifacts()
+        client.delete_run(run.info.run_id)
+
+    def _create(self, client: Any, candidate: Candidate) -> str:
+        model = candidate.model
         onnx = self._store.get(model.onnx.uri, model.onnx.sha256.hex())
-        run = client.create_run(self._experiment, run_name=champion.triton_model).info
+        run = client.create_run(self._experiment, run_name=candidate.triton_model).info
         with tempfile.TemporaryDirectory(prefix="headrace-") as directory:
             (Path(directory) / "model.onnx").write_bytes(onnx)
-            (Path(directory) / "lineage.json").write_text(json.dumps(lineage(champion), indent=2) + "\n")
+            (Path(directory) / "lineage.json").write_text(json.dumps(lineage(candidate), indent=2) + "\n")
             client.log_artifacts(run.run_id, directory, artifact_path="model")
         for name, value in model.metrics.items():
             client.log_metric(run.run_id, name, value)
         client.set_terminated(run.run_id)
         created = client.create_model_version(
-            self._pipeline, f"{run.artifact_uri}/model", run.run_id, tags=tags(champion), description=model.version
+            self._pipeline, f"{run.artifact_uri}/model", run.run_id, tags=tags(candidate), description=model.version
         )
         return str(created.version)
 
@@ -134,27 +153,42 @@ class MlflowRegistry:
         return client
 
 
-def tags(champion: Champion) -> dict[str, str]:
+def _all(search: Callable[..., Any], what: Any) -> list[Any]:
+    """All pages of a search."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = search(what, max_results=PAGE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def tags(candidate: Candidate) -> dict[str, str]:
     """Tags of a registered version, by which it is found from a prediction and the other way round."""
-    model = champion.model
+    model = candidate.model
     return {
         VERSION_TAG: model.version,
         "headrace.parent": model.parent,
+        "headrace.recipe": model.recipe,
+        "headrace.way_into_traffic": model_pb2.ReleaseKind.Name(model.kind).removeprefix("RELEASE_KIND_").lower(),
         "headrace.features_fingerprint": f"{model.features_fingerprint:016x}",
         "headrace.recipe_fingerprint": model.recipe_fingerprint,
         "headrace.onnx_sha256": model.onnx.sha256.hex(),
-        "headrace.triton_model": champion.triton_model,
-        "headrace.route_epoch": str(champion.epoch),
+        "headrace.triton_model": candidate.triton_model,
+        "headrace.route_epoch": str(candidate.epoch),
     }
 
 
-def lineage(champion: Champion) -> dict[str, Any]:
+def lineage(candidate: Candidate) -> dict[str, Any]:
     """Where a version comes from, as plain JSON: parent, outcomes learned, fingerprints, hashes, metrics."""
-    model = champion.model
+    model = candidate.model
     return {
         "pipeline": model.pipeline,
         "version": model.version,
         "parent": model.parent,
+        "recipe": model.recipe,
         "untrained": model.untrained,
         "features_fingerprint": f"{model.features_fingerprint:016x}",
         "feature_names": list(model.feature_names),
@@ -170,69 +204,6 @@ def lineage(champion: Champion) -> dict[str, Any]:
             for name, artifact in (("onnx", model.onnx), ("snapshot", model.snapshot), ("order", model.order))
             if artifact.uri
         },
-        "triton_model": champion.triton_model,
-        "route_epoch": champion.epoch,
+        "triton_model": candidate.triton_model,
+        "route_epoch": candidate.epoch,
     }
-
-
-class Registrar:
-    """The thread that registers champions: the first at once, then the newest once in an interval.
-
-    It holds one champion at the most: a newer one takes the place of one that still waits.
-
-    Args:
-        registry: where to.
-        interval_s: fewest seconds between two registrations.
-        clock: monotonic seconds.
-    """
-
-    def __init__(self, registry: Registry, *, interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._registry = registry
-        self._interval_s = interval_s
-        self._clock = clock
-        self._changed = threading.Condition()
-        self._waiting: Champion | None = None
-        self._closed = False
-        # A daemon: a database that hangs must not keep the process from ending; `close` waits for as long as it may.
-        self._thread = threading.Thread(target=self._run, name="mlflow-registry", daemon=True)
-        self._thread.start()
-
-    def offer(self, champion: Champion) -> None:
-        """Hand a champion over; never waits for the registry."""
-        with self._changed:
-            if self._waiting is not None:
-                metrics.REGISTRY_SKIPPED.inc()
-            self._waiting = champion
-            self._changed.notify()
-
-    def close(self, timeout_s: float) -> None:
-        """Finish the registration under way, leave out what waits, and end the thread, within a time."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        due = self._clock()
-        while (champion := self._next(due)) is not None:
-            due = self._clock() + self._interval_s
-            try:
-                self._registry.register(champion)
-            except Exception as error:  # noqa: BLE001
-                # Whatever goes wrong in the registry, and it may be anything, is the registry's alone.
-                metrics.REGISTRY_FAILURES.inc()
-                log.error("registration failed", version=champion.model.version, reason=str(error))
-            else:
-                metrics.REGISTERED.inc()
-                log.info("version registered", version=champion.model.version)
-
-    def _next(self, due: float) -> Champion | None:
-        """The next champion to register, once it is due; None when the thread is to end."""
-        with self._changed:
-            while not self._closed:
-                wait = due - self._clock()
-                if self._waiting is not None and wait <= 0:
-                    champion, self._waiting = self._waiting, None
-                    return champion
-                self._changed.wait(wait if self._waiting is not None else None)
-        return None

@@ -14,13 +14,16 @@ from headrace.platform.logging import get_logger
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.redis import RedisUnavailable, connect
 from headrace.platform.signing import Verifier
-from headrace.platform.topics import Topics, deployed_name
+from headrace.platform.topics import Topics, check_topics, deployed_name
 from headrace.rollout import metrics
 from headrace.rollout.checks import Expected, VersionRefusedError
 from headrace.rollout.decisions import Announcement, Load, Rollout, Unload
-from headrace.rollout.delivery import Delivery, NotNowError
+from headrace.rollout.delivery import Delivery, NotNowError, Parent
 from headrace.rollout.guard_rails import alerts_between
-from headrace.rollout.mlflow_registry import Champion, MlflowRegistry, Registrar
+from headrace.rollout.guarding import Guard
+from headrace.rollout.live_scores import Rails
+from headrace.rollout.mlflow_registry import MlflowRegistry
+from headrace.rollout.registrar import Registrar
 from headrace.rollout.route_log import News, RouteLog, open_route_log
 from headrace.rollout.settings import RolloutSettings
 from headrace.rollout.triton import TritonError, TritonServer
@@ -64,6 +67,7 @@ class RolloutService:
         self._state: Rollout
         self._delivery: Delivery
         self._leases: Leases
+        self._guard: Guard
 
     async def start(self) -> None:
         """Take over the topics, read what they say, and connect to the rest."""
@@ -76,12 +80,25 @@ class RolloutService:
             Verifier.read(settings.signing_public_key),
             Expected(topics.deployed, pipeline.features_fingerprint, pipeline.feature_names, pipeline.label.numeric),
             settings.triton_options,
+            pipeline.releasing,
         )
         self._state = Rollout(
             topics.deployed,
             settings.triton_urls,
             keep_previous=settings.keep_previous,
             lease_grace_s=2 * LEASE_TTL_S,
+            shadow_challengers=pipeline.releasing.shadow_challengers,
+        )
+        self._guard = Guard(
+            settings.kafka_bootstrap,
+            topics.predictions,
+            await check_topics(settings.kafka_bootstrap, topics.deployed, only=(topics.predictions,)),
+            features_fingerprint=pipeline.features_fingerprint,
+            width=len(pipeline.feature_names),
+            releasing=pipeline.releasing,
+            shift_allowed=pipeline.releasing.shift_allowed(numeric=pipeline.label.numeric),
+            watch_s=settings.guard_s,
+            rails=Rails(min_rows=settings.guard_min_rows),
         )
         for url in settings.triton_urls:
             self._servers[url] = TritonServer(url, load_timeout_s=settings.load_timeout_s)
@@ -92,7 +109,7 @@ class RolloutService:
         if settings.mlflow_uri != "off":
             state = settings.state_dir.resolve()
             uri = settings.mlflow_uri or f"sqlite:///{state / 'mlflow.db'}"
-            registry = MlflowRegistry(uri, state / "mlflow", store, topics.deployed)
+            registry = MlflowRegistry(uri, state / "mlflow", store, topics.deployed, keep=settings.mlflow_keep)
             self._registrar = Registrar(registry, interval_s=settings.mlflow_interval_s)
 
         self._log = await self._opened.enter_async_context(open_route_log(settings.kafka_bootstrap, topics))
@@ -120,6 +137,7 @@ class RolloutService:
             tasks.create_task(self._read_announcements(), name="announcements")
             tasks.create_task(self._write_routes(), name="routes")
             tasks.create_task(self._watch_leases(), name="leases")
+            tasks.create_task(self._guard.run(self._hold_to_rails), name="guard")
             for url in self._servers:
                 tasks.create_task(self._watch_server(url), name=f"watching {url}")
                 tasks.create_task(self._keep_server(url), name=f"triton {url}")
@@ -201,14 +219,17 @@ class RolloutService:
         before = self._state.servers[url]
         was_reachable, was_polled, acted = before.ready is not None, before.polled, self._acted[url]
         try:
-            ready = await server.ready_models()
+            counted = await server.statistics()
         except TritonError as error:
             if was_reachable or not was_polled:
                 log.error("triton away", server=url, reason=str(error))
             self._state.observe(url, None)
         else:
+            ready = frozenset(counted)
             if not was_reachable:
                 log.info("triton reachable", server=url, models=len(ready))
+            self._guard.looked(url, counted, self._state.table)
+            self._hold_to_rails()
             if was_reachable and acted != self._acted[url]:
                 # Something was loaded or taken away while the server was asked: the next look knows.
                 return
@@ -230,7 +251,8 @@ class RolloutService:
         model, name = action.model, self._state.triton_model(action.model.version)
         began = time.monotonic()
         try:
-            await self._delivery.deliver(model, server, name, present=action.present)
+            parent = self._parent(url, action)
+            await self._delivery.deliver(model, server, name, present=action.present, parent=parent)
         except VersionRefusedError as refusal:
             if action.routed:
                 # It passed before, so this server is at fault: rather no answer from it than a wrong one.
@@ -254,6 +276,20 @@ class RolloutService:
             )
         self._measure(url)
         self._route_wake.set()
+
+    def _parent(self, url: str, action: Load) -> Parent | None:
+        if action.replaces is None:
+            return None
+        name = self._state.triton_model(action.replaces.version)
+        there = name in self._state.servers[url].passed
+        return Parent(action.replaces, name, self._guard.rows) if there else None
+
+    def _hold_to_rails(self) -> None:
+        table = self._state.table
+        crossed = self._guard.crossed(table)
+        if table is not None and crossed is not None and self._state.cross(table.champion.model.version, crossed):
+            metrics.CROSSED.labels(crossed.rail).inc()
+            self._route_wake.set()
 
     async def _wait_for_artifact(self, model: model_pb2.ModelVersion, error: NotNowError) -> None:
         since = self._artifact_missing_since.setdefault(model.version, time.monotonic())
@@ -350,7 +386,7 @@ class RolloutService:
     def _register(self) -> None:
         table = self._state.table
         if self._registrar is not None and table is not None:
-            self._registrar.offer(Champion(table.champion.model, table.champion.triton_model, table.epoch))
+            self._registrar.offer(table)
 
     async def _watch_leases(self) -> None:
         heartbeat = self._health.heartbeat("leases", LOOP_WITHIN_S)

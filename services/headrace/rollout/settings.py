@@ -21,6 +21,13 @@ class RolloutSettings(Settings):
     keep_previous: int = Field(default=2, ge=0, le=20)
     """How many earlier champions stay loaded, for pinned requests and for going back."""
 
+    guard_s: float = Field(default=600.0, ge=0, le=86400)
+    """Seconds after it came that a champion is held to the guard rails (answers that are not finite, requests that
+    Triton fails, time of a run, distribution of the answers beside the version before); 0 is off."""
+
+    guard_min_rows: int = Field(default=200, ge=1, le=1000)
+    """Answers of a champion, and of the one before, for their distributions to be compared."""
+
     triton_poll_s: float = Field(default=0.5, gt=0, le=60)
     """Seconds between two looks at what a Triton server has loaded."""
 
@@ -36,11 +43,15 @@ class RolloutSettings(Settings):
     mlflow_uri: Annotated[str, Shape('"off", a sqlite:/// path or an http(s):// URL')] = Field(
         default="", pattern=r"^$|^off$|^(sqlite|https?)://"
     )
-    """MLflow tracking server or database to register champions in; empty means a SQLite file in the state directory,
+    """MLflow tracking server or database to register candidates in; empty means a SQLite file in the state directory,
     "off" registers nothing."""
 
     mlflow_interval_s: float = Field(default=60.0, ge=0, le=86400)
-    """Fewest seconds between two registrations in MLflow; champions between them are not registered."""
+    """Fewest seconds between two registrations of one route and recipe in MLflow; refreshes between them are not
+    registered."""
+
+    mlflow_keep: int = Field(default=20, ge=1, le=10_000)
+    """Newest entries that stay in MLflow, beside those with an alias and those that a route table names."""
 
     triton_kind: Kind = "auto"
     """Where Triton runs a version: "auto" takes the GPUs where the server has any and the CPU where not; "cpu" and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -44,6 +45,23 @@ class TritonRefusedError(TritonError):
     """The server answered with an error, for example about a model that it cannot load."""
 
 
+@dataclass(frozen=True)
+class ModelStatistics:
+    """What a server has counted for a model since it was loaded.
+
+    Attributes:
+        answered: requests that it answered.
+        failed: requests that it answered with an error.
+        executions: runs of the model.
+        compute_s: time in these runs, in seconds.
+    """
+
+    answered: int
+    failed: int
+    executions: int
+    compute_s: float
+
+
 class TritonServer:
     """One Triton server. Make it in a running event loop and close it there.
 
@@ -69,9 +87,25 @@ class TritonServer:
         Raises:
             TritonError: it does not answer, or with an error.
         """
+        return frozenset(await self.statistics())
+
+    async def statistics(self) -> dict[str, ModelStatistics]:
+        """What the server has counted for each model that it serves now.
+
+        Raises:
+            TritonError: it does not answer, or with an error.
+        """
         # Not the repository index: it lists what is on the server's disk, which what is pushed never is.
-        statistics = await self._call("list its models", self._client.get_inference_statistics, timeout=None)
-        return frozenset(model.name for model in statistics.model_stats)
+        found = await self._call("list its models", self._client.get_inference_statistics, timeout=None)
+        return {
+            one.name: ModelStatistics(
+                one.inference_stats.success.count,
+                one.inference_stats.fail.count,
+                one.execution_count,
+                one.inference_stats.compute_infer.ns / 1e9,
+            )
+            for one in found.model_stats
+        }
 
     async def load(self, name: str, onnx: bytes, config: str) -> None:
         """Push a model; returns when the server has loaded it and serves it. A model of that name is replaced.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from headrace.platform.topics import Topics
 from headrace.rollout.service import RolloutService
 from headrace.rollout.settings import RolloutSettings
 from headrace.rollout.triton import TritonAwayError, TritonServer
-from headrace.v1 import alert_pb2, model_pb2
+from headrace.v1 import alert_pb2, model_pb2, prediction_pb2
 
 PIPELINE = load_pipeline("pipelines/fraud.py")
 FEATURES = len(PIPELINE.feature_names)
@@ -111,6 +111,20 @@ class Deployment:
     async def announce(self, model: model_pb2.ModelVersion) -> None:
         """Announce a version on `models`."""
         await send(self._producer, self.topics.models, model.SerializeToString(), key=model.version.encode())
+
+    async def answer(self, version: str, scores: Iterable[float]) -> None:
+        """Write answers of a version as a gateway does."""
+        for number, score in enumerate(scores):
+            given = prediction_pb2.Prediction(
+                prediction_id=f"{version}-{number}",
+                event_id=f"event-{number}",
+                role=prediction_pb2.ROLE_ANSWER,
+                score=score,
+                model_version=version,
+                features_fingerprint=PIPELINE.features_fingerprint,
+                features=[0.0] * FEATURES,
+            )
+            await send(self._producer, self.topics.predictions, given.SerializeToString(), key=b"event")
 
     async def routed(self, version: str, *, adopted: bool = False, seconds: float = 15) -> model_pb2.RouteTable:
         """Wait for the last route table to name this champion."""

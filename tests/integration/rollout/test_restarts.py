@@ -47,7 +47,7 @@ async def test_a_killed_triton_gets_its_models_back(deployment: Deployment, priv
     async with running(deployment, triton_urls=(private_triton.url,)) as health:
         for number in range(3):
             await deployment.announce(deployment.version(number))
-            await deployment.routed(f"{number:06d}")
+            await deployment.routed(f"{number:06d}", seconds=60)
         private_triton.kill()
 
         async def reported() -> bool:
@@ -59,7 +59,7 @@ async def test_a_killed_triton_gets_its_models_back(deployment: Deployment, priv
         await deployment.announce(deployment.version(3))
         private_triton.start()
         await deployment.serves(server, "000001", "000002", "000003")
-        table = await deployment.routed("000003")
+        table = await deployment.routed("000003", seconds=60)
         assert table.epoch == 4
 
         async def ready_again() -> bool:
@@ -83,7 +83,7 @@ async def test_without_triton_versions_are_read_and_none_is_routed(
         assert health.component("models").state == "ready"
         assert not deployment.routes
         private_triton.start()
-        await deployment.routed("000001")
+        await deployment.routed("000001", seconds=60)
     assert [table.epoch for table in deployment.routes] == [1]
 
 
@@ -93,12 +93,12 @@ async def test_one_of_two_tritons_is_enough_and_the_other_catches_up(
     second = TritonServer(private_triton.url)
     async with running(deployment, triton_urls=(triton.url, private_triton.url)):
         await deployment.announce(deployment.version(0))
-        await deployment.routed("000000")
+        await deployment.routed("000000", seconds=60)
         await deployment.serves(triton, "000000")
         private_triton.start()
         await deployment.serves(second, "000000")
         await deployment.announce(deployment.version(1))
-        await deployment.routed("000001")
+        await deployment.routed("000001", seconds=60)
         for server in (triton, second):
             assert await deployment.loaded(server) == {"000000", "000001"}
     await second.close()
@@ -107,7 +107,7 @@ async def test_one_of_two_tritons_is_enough_and_the_other_catches_up(
 async def test_a_wrong_model_under_a_routed_name_is_replaced(deployment: Deployment, triton: TritonServer) -> None:
     async with running(deployment):
         await deployment.announce(deployment.version(0))
-        table = await deployment.routed("000000")
+        table = await deployment.routed("000000", seconds=60)
     other = deployment.version(1)
     content = deployment.store.get(other.onnx.uri, other.onnx.sha256.hex())
     name = table.champion.triton_model
@@ -135,7 +135,7 @@ async def test_killed_at_any_moment_epochs_go_on_and_the_newest_is_served(
         async with process(deployment) as rollout:
             if number >= 0:
                 # It has taken over when it serves what was announced before it was started.
-                await deployment.routed(f"{number:06d}")
+                await deployment.routed(f"{number:06d}", seconds=60)
             number += 1
             await deployment.announce(deployment.version(number))
             # The moment of the kill is what is varied here: in the read, in the push, behind the route.
@@ -145,7 +145,7 @@ async def test_killed_at_any_moment_epochs_go_on_and_the_newest_is_served(
         number += 1
         await deployment.announce(deployment.version(number))
     async with process(deployment) as rollout:
-        await deployment.routed(f"{number:06d}")
+        await deployment.routed(f"{number:06d}", seconds=60)
         await deployment.leases.renew("one", deployment.routes[-1].epoch, [f"{number:06d}"])
         table = await deployment.routed(f"{number:06d}", adopted=True)
         await deployment.serves(triton, table.champion.model.version, *(one.model.version for one in table.previous))
@@ -160,15 +160,15 @@ async def test_killed_at_any_moment_epochs_go_on_and_the_newest_is_served(
 async def test_a_rollout_that_was_replaced_writes_nothing_and_ends(deployment: Deployment) -> None:
     async with process(deployment) as first:
         await deployment.announce(deployment.version(0))
-        await deployment.routed("000000")
+        await deployment.routed("000000", seconds=60)
         os.kill(first.pid, signal.SIGSTOP)
         async with process(deployment):
             await deployment.announce(deployment.version(1))
-            await deployment.routed("000001")
+            await deployment.routed("000001", seconds=60)
             os.kill(first.pid, signal.SIGCONT)
             assert await asyncio.wait_for(first.wait(), 20) == 1
             await deployment.announce(deployment.version(2))
-            await deployment.routed("000002")
+            await deployment.routed("000002", seconds=60)
     assert [table.epoch for table in deployment.routes] == [1, 2, 3]
 
 
@@ -176,7 +176,7 @@ async def test_leases_outlive_an_unreadable_redis(deployment: Deployment, triton
     async with running(deployment, keep_previous=0, redis_url="redis://127.0.0.1:1/0") as health:
         for number in range(2):
             await deployment.announce(deployment.version(number))
-            await deployment.routed(f"{number:06d}")
+            await deployment.routed(f"{number:06d}", seconds=60)
         await deployment.serves(triton, "000000", "000001")
         assert "degraded" in health.component("redis").reason
     assert not any(table.adopted for table in deployment.routes)

@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from headrace.rollout.decisions import Announcement, Load, Rollout, Unload, order_of
+from headrace.rollout.commands import order_of
+from headrace.rollout.decisions import Announcement, Load, Rollout, Unload
 from headrace.v1 import model_pb2
 
 GRACE_S = 10.0
