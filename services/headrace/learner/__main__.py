@@ -10,9 +10,13 @@ def main() -> None:
     pin_hash_seed()
     from headrace.learner.service import LearnerService
     from headrace.learner.settings import LearnerSettings
+    from headrace.learner.sharded_service import ShardedLearnerService
     from headrace.platform.lifecycle import run_service
 
-    run_service(LearnerSettings, LearnerService)
+    run_service(
+        LearnerSettings,
+        lambda settings, health: (LearnerService if settings.shards == 1 else ShardedLearnerService)(settings, health),
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ class Learning:
         self._order: list[tuple[int, int]] = []
 
     @classmethod
-    def restore(cls, recipe: Recipe, snapshot: Snapshot, features_fingerprint: int) -> Learning:
+    def restore(cls, recipe: Recipe, snapshot: Snapshot, features_fingerprint: int) -> Self:
         """The learning as it was when the snapshot was taken.
 
         Args:

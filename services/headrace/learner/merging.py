@@ -3,11 +3,14 @@
 Models are averaged, each weighted by the rows that it learned (McDonald, Hall, Mann, 2010, "Distributed training
 strategies for the structured perceptron"); scalers merge exactly (see `merging_scalers`).
 
-Behind a scaler a weight is in units of that scaler: the same model has other weights behind another one. A model
-⟨w, x'⟩ + b with x' = (x − m) / s is ⟨w / s, x⟩ + b − ⟨w, m / s⟩ in the units of the features. What is averaged are
-these functions, so that the merged model gives each row the average of what the models of the shares give it. Behind
-the merged scaler (m*, s*) that is the average of w · s* / s, and of b + ⟨w, (m* − m) / s⟩. A feature that was constant
-for a share (s = 0) has no part in its function, and keeps its weight.
+Behind a scaler a weight is in units of that scaler: the same model has other weights behind another one. So there are
+two averages. *scaled* averages the weights as they are; behind the merged scaler they then mean something slightly
+else, as the weight of a single learner does while its scaler moves on. *features* averages the functions: a model
+⟨w, x'⟩ + b with x' = (x − m) / s is ⟨w / s, x⟩ + b − ⟨w, m / s⟩ in the units of the features, and behind the merged
+scaler (m*, s*) the average of these is that of w · s* / s, and of b + ⟨w, (m* − m) / s⟩. A feature that was constant
+for a share (s = 0) has no part in its function, and keeps its weight. The two agree as soon as the scalers of the
+shares do. Before that s* / s can be very large, where a share has seen few rows with a rare feature, and one share
+spoils the average; so *scaled* is what is used (`docs/decisions/0017`).
 """
 
 from __future__ import annotations
@@ -98,7 +101,7 @@ def merge(
     shares: Sequence[Share],
     names: Sequence[str],
     *,
-    units: Units = "features",
+    units: Units = "scaled",
 ) -> None:
     """Put a recipe into the state that merges those of the shares.
 
@@ -110,7 +113,7 @@ def merge(
         base: the state that all shares began from.
         shares: in any order.
         names: of the features.
-        units: average models in the units of the features; or their weights behind each one's scaler, as they are.
+        units: average weights as they are behind each share's scaler, or in the units of the features.
 
     Raises:
         SnapshotError: a state does not fit the recipe.

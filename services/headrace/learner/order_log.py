@@ -2,7 +2,8 @@
 
 Layout: one magic line, one line of JSON (version, parent, the parent's order log, count), then `count` partitions as
 little-endian int32 and `count` offsets as little-endian int64. Each log names its parent's by SHA-256, so that the
-signature of the newest covers the whole chain back to version 0.
+signature of the newest covers the whole chain back to version 0. The log of a version that was merged from what several
+learners made of their shares has no positions of its own: it names theirs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,23 @@ _MAGIC = b"headrace order log 1\n"
 
 
 @dataclass(frozen=True)
+class ShardOrder:
+    """What one of several learners brought to a version.
+
+    Attributes:
+        shard: its number.
+        order: its order log, from the parent on.
+        snapshot: the state that this order led to.
+        learned: outcomes that it learned.
+    """
+
+    shard: int
+    order: Artifact
+    snapshot: Artifact
+    learned: int
+
+
+@dataclass(frozen=True)
 class OrderLog:
     """Positions in `outcomes`, in the order they were learned since the parent.
 
@@ -33,6 +51,7 @@ class OrderLog:
         offsets: int64 [n].
         base: snapshot of this version where it was not learned from `outcomes` but from a history: a replay begins
             there. None for all others.
+        shards: where the version was merged: from what, by number.
     """
 
     version: str
@@ -41,11 +60,12 @@ class OrderLog:
     partitions: NDArray[np.int32]
     offsets: NDArray[np.int64]
     base: Artifact | None = None
+    shards: tuple[ShardOrder, ...] = ()
 
 
 def encode(log: OrderLog) -> bytes:
     """The file of an order log."""
-    header = {
+    header: dict[str, Any] = {
         "version": log.version,
         "parent": log.parent,
         "parent_order": _described(log.parent_order),
@@ -53,6 +73,16 @@ def encode(log: OrderLog) -> bytes:
     }
     if log.base is not None:
         header["base"] = _described(log.base)
+    if log.shards:
+        header["shards"] = [
+            {
+                "shard": one.shard,
+                "order": _described(one.order),
+                "snapshot": _described(one.snapshot),
+                "learned": one.learned,
+            }
+            for one in log.shards
+        ]
     return b"".join(
         [
             _MAGIC,
@@ -86,9 +116,17 @@ def decode(content: bytes) -> OrderLog:
             partitions=np.frombuffer(body, "<i4", count).astype(np.int32),
             offsets=np.frombuffer(body, "<i8", count, offset=count * 4).astype(np.int64),
             base=_artifact(header.get("base")),
+            shards=tuple(_shard(one) for one in header.get("shards", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SnapshotError(f"order log is damaged: {error!r}") from error
+
+
+def _shard(described: Mapping[str, Any]) -> ShardOrder:
+    order, state = _artifact(described["order"]), _artifact(described["snapshot"])
+    if order is None or state is None:
+        raise KeyError("artifacts of a shard")
+    return ShardOrder(int(described["shard"]), order, state, int(described["learned"]))
 
 
 def _described(artifact: Artifact | None) -> dict[str, Any] | None:

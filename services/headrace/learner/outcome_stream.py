@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -91,21 +91,24 @@ class OutcomeStream:
 
 
 @asynccontextmanager
-async def outcome_stream(bootstrap: str, topics: Topics, first_offsets: Sequence[int]) -> AsyncIterator[OutcomeStream]:
+async def outcome_stream(
+    bootstrap: str, topics: Topics, first_offsets: Sequence[int], *, only: Collection[int] | None = None
+) -> AsyncIterator[OutcomeStream]:
     """Read `outcomes` from the given offsets on.
 
     Args:
         bootstrap: Kafka brokers.
         topics: of the deployed pipeline.
         first_offsets: by partition.
+        only: the partitions to read; all where not given. The stream's positions are of these, in order.
 
     Raises:
         KafkaUnavailable: no broker answers in time.
     """
-    partitions = _partitions(topics, len(first_offsets))
+    partitions = [one for one in _partitions(topics, len(first_offsets)) if only is None or one.partition in only]
     async with kafka.consumer(bootstrap, partitions=partitions, offset_reset="none") as reader:
-        for partition, offset in zip(partitions, first_offsets, strict=True):
-            reader.seek(partition, offset)
+        for partition in partitions:
+            reader.seek(partition, first_offsets[partition.partition])
         yield OutcomeStream(reader, partitions)
 
 

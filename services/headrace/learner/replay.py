@@ -13,6 +13,7 @@ from headrace.learner import order_log, signed_artifacts, snapshot
 from headrace.learner.announcements import read_announced
 from headrace.learner.errors import LearnerError, OutcomesLostError, RecipeChangedError
 from headrace.learner.examples import Example, OutcomeRecord, decode
+from headrace.learner.merging import Share, merge
 from headrace.learner.order_log import OrderLog
 from headrace.learner.outcome_stream import outcome_stream
 from headrace.learner.recipes import Recipe, declared
@@ -99,16 +100,18 @@ async def replay(
     logs = await asyncio.to_thread(_chain, found, store, verifier)
     name, recipe = _recipe_of(found, pipeline)
     before = 0
-    if logs[0].base is not None:
+    if logs[0].log.base is not None:
         base = snapshot.decode(
-            signed_artifacts.get(store, verifier, logs[0].base, f"snapshot of version {logs[0].version}")
+            signed_artifacts.get(store, verifier, logs[0].log.base, f"snapshot of version {logs[0].log.version}")
         )
         recipe.restore(base.model)
         before = base.progress.learned_count
     learned = before + await _learn_again(
         recipe, logs, bootstrap, topics, pipeline, state.progress.first_offsets, progress_timeout_s
     )
-    positions = np.concatenate([np.stack([log.partitions.astype(np.int64), log.offsets], axis=1) for log in logs])
+    positions = np.concatenate(
+        [np.stack([one.partitions.astype(np.int64), one.offsets], axis=1) for log in logs for one in log.whole]
+    )
     rebuilt, recorded = recipe.comparable(recipe.state()), recipe.comparable(state.model)
     onnx = await asyncio.to_thread(exported, recipe.copy().model, topics.deployed, state)
     return Replay(
@@ -134,7 +137,7 @@ def _recipe_of(version: ModelVersion, pipeline: Pipeline) -> tuple[str, Recipe]:
             f"{pipeline.features_fingerprint:016x}: declare the former features to replay it"
         )
     for model in pipeline.models:
-        recipe = declared(model, pipeline.feature_names)
+        recipe = declared(model, pipeline.feature_names, numeric=pipeline.label.numeric)
         if recipe.fingerprint == version.recipe_fingerprint:
             return model.name, recipe
     raise RecipeChangedError(
@@ -143,13 +146,41 @@ def _recipe_of(version: ModelVersion, pipeline: Pipeline) -> tuple[str, Recipe]:
     )
 
 
-def _chain(version: ModelVersion, store: ArtifactStore, verifier: Verifier) -> list[OrderLog]:
+@dataclass(frozen=True)
+class _Step:
+    """What leads from one version to the next.
+
+    Attributes:
+        log: its order log.
+        shards: the order logs that it was merged from; empty where it was not.
+    """
+
+    log: OrderLog
+    shards: tuple[OrderLog, ...]
+
+    @property
+    def whole(self) -> tuple[OrderLog, ...]:
+        """The logs that hold positions."""
+        return self.shards or (self.log,)
+
+
+def _chain(version: ModelVersion, store: ArtifactStore, verifier: Verifier) -> list[_Step]:
     """The order logs that lead to a version from nothing, or from a history; first one first."""
-    logs: list[OrderLog] = []
+    logs: list[_Step] = []
     artifact, name = version.order, version.version
     while True:
         log = order_log.decode(signed_artifacts.get(store, verifier, artifact, f"order log of version {name}"))
-        logs.append(log)
+        logs.append(
+            _Step(
+                log,
+                tuple(
+                    order_log.decode(
+                        signed_artifacts.get(store, verifier, one.order, f"order log {one.shard} of version {name}")
+                    )
+                    for one in log.shards
+                ),
+            )
+        )
         if log.parent_order is None or log.base is not None:
             return logs[::-1]
         artifact, name = log.parent_order, log.parent
@@ -157,7 +188,7 @@ def _chain(version: ModelVersion, store: ArtifactStore, verifier: Verifier) -> l
 
 async def _learn_again(
     recipe: Recipe,
-    logs: list[OrderLog],
+    steps: list[_Step],
     bootstrap: str,
     topics: Topics,
     pipeline: Pipeline,
@@ -166,33 +197,54 @@ async def _learn_again(
 ) -> int:
     learned = 0
     async with outcome_stream(bootstrap, topics, first_offsets) as stream:
-        for log in logs:
-            if not len(log.offsets):
+        for step in steps:
+            if not any(len(log.offsets) for log in step.whole):
                 continue
             ends = list(first_offsets)
-            for partition in np.unique(log.partitions).tolist():
-                ends[partition] = int(log.offsets[log.partitions == partition].max()) + 1
+            for log in step.whole:
+                for partition in np.unique(log.partitions).tolist():
+                    ends[partition] = int(log.offsets[log.partitions == partition].max()) + 1
             try:
                 async with asyncio.timeout(progress_timeout_s):
                     records = await stream.read_below(ends, lambda _: None)
             except TimeoutError as error:
                 raise OutcomesLostError(
-                    f"outcomes of version {log.version} up to {ends} are not in the topic"
+                    f"outcomes of version {step.log.version} up to {ends} are not in the topic"
                 ) from error
             # What is left in it was read and not learned.
             read: dict[tuple[int, int], OutcomeRecord] = {(one.partition, one.offset): one for one in records}
-            try:
-                ordered = [read.pop(at) for at in zip(log.partitions.tolist(), log.offsets.tolist(), strict=True)]
-            except KeyError as error:
-                raise OutcomesLostError(f"outcome {error.args[0]} of version {log.version} is not there") from error
-            examples: list[Example] = decode(
-                ordered, pipeline.features_fingerprint, len(pipeline.feature_names), absence=recipe.knows_absence
-            )
-            recipe.learn(
-                [one.row for one in examples],
-                [one.label for one in examples],
-                pipeline.feature_names,
-                [one.event_id for one in examples],
-            )
-            learned += len(examples)
+            if not step.shards:
+                learned += _learn_log(recipe, step.log, read, pipeline)
+                continue
+            begun, shares = recipe.state(), []
+            for log in step.shards:
+                recipe.restore(begun)
+                count = _learn_log(recipe, log, read, pipeline)
+                shares.append(Share(recipe.state(), count))
+                learned += count
+            merge(recipe, begun, shares, pipeline.feature_names)
     return learned
+
+
+def _learn_log(recipe: Recipe, log: OrderLog, read: dict[tuple[int, int], OutcomeRecord], pipeline: Pipeline) -> int:
+    """Learn the outcomes of a log in its order; gives how many."""
+    try:
+        ordered = [read.pop(at) for at in zip(log.partitions.tolist(), log.offsets.tolist(), strict=True)]
+    except KeyError as error:
+        raise OutcomesLostError(f"outcome {error.args[0]} of version {log.version} is not there") from error
+    examples: list[Example] = decode(
+        ordered,
+        pipeline.features_fingerprint,
+        len(pipeline.feature_names),
+        absence=recipe.knows_absence,
+        numeric=recipe.numeric,
+        reverse=recipe.reverses,
+    )
+    recipe.learn(
+        [one.row for one in examples],
+        [one.label for one in examples],
+        pipeline.feature_names,
+        [one.event_id for one in examples],
+        [one.replaced for one in examples] if recipe.reverses else None,
+    )
+    return len(examples)

@@ -83,6 +83,8 @@ class Retention:
             begins = version.origin and not any(one.end > one.first for one in version.learned)
             for artifact in (version.onnx,) if begins else (version.onnx, version.snapshot):
                 self._store.delete(artifact.uri)
+            for shard in version.shards:
+                self._store.delete(shard.snapshot.uri)
 
     def sweep(self, announced: Collection[str], now_s: float | None = None) -> list[str]:
         """Delete all that is left of versions that are past the days of lineage, now and then. Blocks on the disk.

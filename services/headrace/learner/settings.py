@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from headrace.platform.settings import Settings
+from headrace.platform.settings import Settings, variable
 
 
 class LearnerSettings(Settings):
@@ -25,6 +25,14 @@ class LearnerSettings(Settings):
     instance: str = Field(default="0", pattern=r"^[A-Za-z0-9._-]{1,60}$")
     """Name of this learner process among those of the pipeline. A process that comes back under its name leads again
     at once; of several, the first by name leads and the others stand by."""
+
+    shards: int = Field(default=1, ge=1, le=64)
+    """Learners that share the outcomes, for a stream that one cannot carry: each learns its partitions, and after each
+    round one of them merges what all have made into the next version. Only for models that can be merged. Their
+    instances are named 0, 1, 2 and so on."""
+
+    shard_wait_s: float = Field(default=10.0, gt=0, le=3600)
+    """Seconds that a round waits for a learner that lags or is down, from the first one that is done."""
 
     lockstep: bool = False
     """Learn and publish at the commands of a replay alone, for results that are the same in every run."""
@@ -51,6 +59,19 @@ class LearnerSettings(Settings):
     keep_lineage_days: float = Field(default=45, gt=0, le=36500)
     """Days for which the order log and the record of an older version are kept: as long as predictions and outcomes
     are, so that each of them can be traced."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.shards > 1:
+            instance, shards = variable(type(self), "instance"), variable(type(self), "shards")
+            if self.instance not in [str(number) for number in range(self.shards)]:
+                raise ValueError(f"{instance}: with {shards}={self.shards} it is a number from 0 to {self.shards - 1}")
+            if self.lockstep:
+                raise ValueError(
+                    f"{variable(type(self), 'lockstep')}: true needs {shards}=1, as learners that share the outcomes "
+                    "have no common order"
+                )
+        return self
 
     @field_validator("signing_key")
     @classmethod

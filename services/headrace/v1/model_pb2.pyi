@@ -147,6 +147,58 @@ class GoldenRows(_message.Message):
 Global___GoldenRows: _TypeAlias = GoldenRows  # noqa: Y015
 
 @_typing.final
+class ShardSnapshot(_message.Message):
+    """What one of several learners made of its share of the outcomes, from a version on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    LEARNED_FIELD_NUMBER: _builtins.int
+    LEARNED_COUNT_FIELD_NUMBER: _builtins.int
+    shard: _builtins.int
+    """Number of the learner, from 0."""
+    shards: _builtins.int
+    """How many there are; this one reads the partitions whose number leaves the remainder `shard` when divided by it."""
+    base: _builtins.str
+    """The version it began from."""
+    learned_count: _builtins.int
+    """Number of outcomes it learned since."""
+    @_builtins.property
+    def snapshot(self) -> Global___Artifact:
+        """Its state with its offsets."""
+
+    @_builtins.property
+    def order(self) -> Global___Artifact:
+        """The recorded order of the outcomes that it learned since."""
+
+    @_builtins.property
+    def learned(self) -> _containers.RepeatedCompositeFieldContainer[Global___OffsetRange]:
+        """The outcomes it read since, by partition, of the partitions that are its own."""
+
+    def __init__(
+        self,
+        *,
+        shard: _builtins.int = ...,
+        shards: _builtins.int = ...,
+        base: _builtins.str = ...,
+        snapshot: Global___Artifact | None = ...,
+        order: Global___Artifact | None = ...,
+        learned: _abc.Iterable[Global___OffsetRange] | None = ...,
+        learned_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order", "snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "learned", b"learned", "learned_count", b"learned_count", "order", b"order", "shard", b"shard", "shards", b"shards", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShardSnapshot: _TypeAlias = ShardSnapshot  # noqa: Y015
+
+@_typing.final
 class ModelVersion(_message.Message):
     """A model version that exists; published to `<pipeline>.models` under its version. Where the bytes are, not the bytes."""
 
@@ -194,6 +246,8 @@ class ModelVersion(_message.Message):
     RECIPE_FIELD_NUMBER: _builtins.int
     CHALLENGER_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
+    MISSING_SHARDS_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     """Deployed pipeline name."""
     version: _builtins.str
@@ -255,6 +309,14 @@ class ModelVersion(_message.Message):
     def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the features in model order, for readers without the pipeline."""
 
+    @_builtins.property
+    def shards(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardSnapshot]:
+        """What this version was merged from, where several learners share the outcomes; by number."""
+
+    @_builtins.property
+    def missing_shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The learners that were not waited for any longer; what they learned is in a later version."""
+
     def __init__(
         self,
         *,
@@ -280,10 +342,12 @@ class ModelVersion(_message.Message):
         recipe: _builtins.str = ...,
         challenger: _builtins.bool = ...,
         origin: _builtins.str = ...,
+        shards: _abc.Iterable[Global___ShardSnapshot] | None = ...,
+        missing_shards: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["golden", b"golden", "onnx", b"onnx", "order", b"order", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenger", b"challenger", "created_time_us", b"created_time_us", "feature_names", b"feature_names", "features_fingerprint", b"features_fingerprint", "golden", b"golden", "kind", b"kind", "last_outcome_time_us", b"last_outcome_time_us", "learned", b"learned", "learned_count", b"learned_count", "learner_epoch", b"learner_epoch", "metrics", b"metrics", "model_time_us", b"model_time_us", "onnx", b"onnx", "order", b"order", "origin", b"origin", "parent", b"parent", "pipeline", b"pipeline", "recipe", b"recipe", "recipe_fingerprint", b"recipe_fingerprint", "snapshot", b"snapshot", "untrained", b"untrained", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenger", b"challenger", "created_time_us", b"created_time_us", "feature_names", b"feature_names", "features_fingerprint", b"features_fingerprint", "golden", b"golden", "kind", b"kind", "last_outcome_time_us", b"last_outcome_time_us", "learned", b"learned", "learned_count", b"learned_count", "learner_epoch", b"learner_epoch", "metrics", b"metrics", "missing_shards", b"missing_shards", "model_time_us", b"model_time_us", "onnx", b"onnx", "order", b"order", "origin", b"origin", "parent", b"parent", "pipeline", b"pipeline", "recipe", b"recipe", "recipe_fingerprint", b"recipe_fingerprint", "shards", b"shards", "snapshot", b"snapshot", "untrained", b"untrained", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -427,6 +491,7 @@ class LearnerCommand(_message.Message):
 
     PUBLISH_AT_FIELD_NUMBER: _builtins.int
     COMMAND_ID_FIELD_NUMBER: _builtins.int
+    MERGE_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     """Id of the command, for logs."""
     @_builtins.property
@@ -435,15 +500,20 @@ class LearnerCommand(_message.Message):
         lockstep replays, where a version per day is due at an exact point.
         """
 
+    @_builtins.property
+    def merge(self) -> Global___ShardSnapshot:
+        """Merge this with what the other learners made of their shares."""
+
     def __init__(
         self,
         *,
         publish_at: _abc.Iterable[_builtins.int] | None = ...,
         command_id: _builtins.str = ...,
+        merge: Global___ShardSnapshot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["merge", b"merge"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "publish_at", b"publish_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "merge", b"merge", "publish_at", b"publish_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -106,7 +106,7 @@ def test_order_of_the_shares_does_not_matter_to_the_bit(name: str) -> None:
 
 
 @every_model
-def test_merged_model_is_the_average_of_functions(name: str) -> None:
+def test_in_units_of_the_features_the_merged_model_is_the_average_of_functions(name: str) -> None:
     base = learned(name, None, 40, seed=1).state
     shares = [learned(name, base, count, seed) for count, seed in ((50, 3), (150, 4))]
     recipe = fresh(name)
@@ -115,8 +115,22 @@ def test_merged_model_is_the_average_of_functions(name: str) -> None:
     for share in shares:
         recipe.restore(share.state)
         outputs.append(raw(recipe, asked))
-    merge(recipe, base, shares, NAMES)
+    merge(recipe, base, shares, NAMES, units="features")
     np.testing.assert_allclose(raw(recipe, asked), 0.25 * outputs[0] + 0.75 * outputs[1], rtol=1e-9, atol=1e-9)
+
+
+@every_model
+def test_weights_are_averaged_by_the_rows_learned(name: str) -> None:
+    base = learned(name, None, 40, seed=1).state
+    shares = [learned(name, base, count, seed) for count, seed in ((50, 3), (150, 4))]
+    recipe = fresh(name)
+    weights = []
+    for share in shares:
+        recipe.restore(share.state)
+        weights.append(dict(final(recipe).weights))
+    merge(recipe, base, shares, NAMES)
+    for feature, weight in final(recipe).weights.items():
+        assert weight == pytest.approx(0.25 * weights[0][feature] + 0.75 * weights[1][feature], rel=1e-14)
 
 
 @every_model
@@ -129,6 +143,12 @@ def test_merged_model_goes_on_learning_and_is_saved_to_the_bit(name: str) -> Non
     for one in (recipe, twin):
         one.learn(*rows(100, seed=8), NAMES)
     assert same(name, recipe.state(), twin.state())
+
+
+def final(recipe: Recipe) -> Any:
+    """The linear part."""
+    model = recipe.model
+    return list(model.steps.values())[-1] if isinstance(model, compose.Pipeline) else model
 
 
 def raw(recipe: Recipe, asked: Sequence[Sequence[float]]) -> Any:

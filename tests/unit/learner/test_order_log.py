@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.learner.errors import SnapshotError
-from headrace.learner.order_log import OrderLog, decode, encode
+from headrace.learner.order_log import OrderLog, ShardOrder, decode, encode
 from headrace.v1.model_pb2 import Artifact
 
 PARENT = Artifact(uri="artifact:a/order-1.log", sha256=b"\x01" * 32, size_bytes=7, signature=b"\x02" * 64)
@@ -34,6 +34,16 @@ def test_round_trip(positions: list[tuple[int, int]], first: bool, from_history:
     assert read.base == written.base
     assert (read.version, read.parent, read.parent_order) == (written.version, written.parent, written.parent_order)
     assert list(zip(read.partitions.tolist(), read.offsets.tolist(), strict=True)) == positions
+
+
+def test_a_merged_log_names_those_of_the_shards() -> None:
+    shards = tuple(ShardOrder(number, PARENT, state_of(number), 10 * number) for number in (0, 2))
+    assert decode(encode(replace(log([]), shards=shards))).shards == shards
+    assert decode(encode(log([]))).shards == ()
+
+
+def state_of(number: int) -> Artifact:
+    return Artifact(uri=f"artifact:a/shard-{number}.json", sha256=b"\x03" * 32, size_bytes=9, signature=b"\x04" * 64)
 
 
 @pytest.mark.parametrize("cut", [0, 5, 21, 30, -12, -1])
