@@ -21,12 +21,13 @@ from headrace.gateway.access_grpc import (
     connection_options,
     server_credentials,
 )
-from headrace.gateway.grpc_intake import CallIntake, is_known
+from headrace.gateway.grpc_intake import KNOWN_VERSION, CallIntake, is_known
 from headrace.gateway.grpc_reading import add_service
 from headrace.gateway.grpc_service import STOPPING, Context, FeatureService, PredictionService
 from headrace.platform import telemetry
 from headrace.platform.errors import OperatorError
 from headrace.platform.health import Health
+from headrace.platform.logging import get_logger
 from headrace.v1 import prediction_service_pb2
 from headrace.v1.prediction_service_pb2_grpc import (
     add_FeatureServiceServicer_to_server,
@@ -181,6 +182,8 @@ class GrpcServer:
         await self._server.start()
         if is_known():
             self._intake = CallIntake(self._server, self._handlers, self._interceptors)
+        else:
+            get_logger().warning("calls are taken in one at a time", grpc=grpc.__version__, known=KNOWN_VERSION)
         return port
 
     async def stop(self, grace_s: float) -> None:

@@ -110,9 +110,7 @@ class SpoolShipping:
             self._changed.clear()
             self._note(spool)
             await self._changed.wait()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._gather_s):
-                    await self._hurry.wait()
+            await self._gather()
             return
         predictions = [(run.keys[row], run.predictions[row]) for run in runs for row in _shipped_rows(run)]
         events = [
@@ -131,6 +129,14 @@ class SpoolShipping:
         self._failures = 0
         SHIPPED.inc(len(predictions) + len(events))
         self._forget(spool, behind)
+        # A transaction costs Kafka much the same however few records it has.
+        if len(predictions) < MOST_RECORDS:
+            await self._gather()
+
+    async def _gather(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._gather_s):
+                await self._hurry.wait()
 
     async def _committed(self) -> int:
         async with KafkaAdmin(self._bootstrap) as admin:
