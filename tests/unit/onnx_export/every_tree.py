@@ -48,16 +48,18 @@ TREES = {
     "stochastic_gradient_tree": classifier(
         tree.SGTClassifier, delta=0.5, grace_period=20, feature_quantizer=DynamicQuantizer()
     ),
-    "adaptive_random_forest": classifier(forest.ARFClassifier, **QUICK, n_models=3, seed=1),
+    "adaptive_random_forest": classifier(forest.ARFClassifier, **QUICK, n_models=2, lambda_value=2, seed=1),
     "adaptive_random_forest_unweighted": classifier(
         forest.ARFClassifier, **QUICK, n_models=2, leaf_prediction="mc", disable_weighted_vote=True, seed=2
     ),
-    "aggregated_mondrian_forest": classifier(forest.AMFClassifier, n_estimators=3, seed=1),
-    "random_patches": classifier(lambda: ensemble.SRPClassifier(quick_tree(), n_models=3, subspace_size=0.6, seed=5)),
-    "leveraging_bagging_of_trees": classifier(
-        lambda: ensemble.LeveragingBaggingClassifier(quick_tree(), n_models=3, seed=3)
+    "aggregated_mondrian_forest": classifier(forest.AMFClassifier, n_estimators=2, seed=1),
+    "random_patches": classifier(
+        lambda: ensemble.SRPClassifier(quick_tree(), n_models=2, subspace_size=0.6, lam=2, seed=5)
     ),
-    "ada_boost_of_trees": classifier(lambda: ensemble.AdaBoostClassifier(quick_tree(), n_models=3, seed=4)),
+    "leveraging_bagging_of_trees": classifier(
+        lambda: ensemble.LeveragingBaggingClassifier(quick_tree(), n_models=2, w=2, seed=3)
+    ),
+    "ada_boost_of_trees": classifier(lambda: ensemble.AdaBoostClassifier(quick_tree(), n_models=2, seed=4)),
     "hoeffding_tree_regressor": regressor(tree.HoeffdingTreeRegressor, **QUICK_VALUE, leaf_prediction="mean"),
     "hoeffding_tree_regressor_adaptive": regressor(
         tree.HoeffdingTreeRegressor,
