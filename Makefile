@@ -105,9 +105,30 @@ bench-gateway: setup ## Measure the gateway beside its controls (15 min on a qui
 bench-converters: setup ## Measure River's models beside their ONNX files (5 min): QUICK=1 to see that it works
 	@$(BIN)/python -m loadtests.learning.converters $(if $(call on,$(QUICK)),--quick)
 
+.PHONY: bench-join
+bench-join: setup ## Measure the join beside bare consuming and producing, and its store (5 min): QUICK=1 to see that it works
+	@$(BIN)/python -m loadtests.learning.join $(if $(call on,$(QUICK)),--quick) $(if $(PENDING),--pending $(PENDING))
+
 .PHONY: bench-learner
 bench-learner: setup ## Measure the learner beside River's own loop (4 min): QUICK=1 to see that it works
 	@$(BIN)/python -m loadtests.learning.learner $(if $(call on,$(QUICK)),--quick)
+
+.PHONY: bench-swaps
+bench-swaps: setup ## Measure label → traffic under half load (5 min on a quiet machine): QUICK=1 to see that it works
+	@$(BIN)/python -m loadtests.learning.swaps $(if $(call on,$(QUICK)),--quick)
+
+.PHONY: bench-quality
+bench-quality: setup ## Quality of the fraud recipes on the handbook, day by day as in lockstep: HANDBOOK=file
+	@$(BIN)/python -m loadtests.learning.quality --folder "$(dir $(HANDBOOK))"
+
+.PHONY: check-river
+check-river: setup ## Hold the learner to the rows of River's own benchmark page (20 min)
+	@$(BIN)/python -m loadtests.learning.benchmarks
+	@$(BIN)/python -m loadtests.learning.benchmarks --whole
+
+.PHONY: bench-sharded
+bench-sharded: setup ## Measure learners that share a stream beside one (2 min): QUICK=1 to see that it works
+	@$(BIN)/python -m loadtests.learning.sharded $(if $(call on,$(QUICK)),--quick) $(if $(SOURCE),--source "$(SOURCE)")
 
 .PHONY: soak-gateway
 soak-gateway: setup ## Ten minutes at 80 % of the gateway's top rate: does its memory grow? QUICK=1 for half a minute
