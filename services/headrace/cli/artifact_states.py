@@ -88,8 +88,9 @@ class ArtifactStates:
         return ArtifactState(artifact, file, self.signature(artifact))
 
     def files(self, version: ModelVersion) -> dict[str, ArtifactState]:
-        """The files of a version by what they are: "onnx", "snapshot", "order"."""
-        announced = (("onnx", version.onnx), ("snapshot", version.snapshot), ("order", version.order))
+        """The files of a version by what they are: "onnx", "snapshot", "order", "order of shard 0"."""
+        announced = [("onnx", version.onnx), ("snapshot", version.snapshot), ("order", version.order)]
+        announced += [(f"order of shard {one.shard}", one.order) for one in version.shards]
         return {name: self.look(artifact) for name, artifact in announced if artifact.uri}
 
     def signature(self, artifact: Artifact) -> SignatureState:

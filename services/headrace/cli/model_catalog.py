@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from headrace.platform.kafka_errors import TopicMissing
 from headrace.platform.route_reading import named, open_route_tables
 from headrace.platform.topics import Topics
 from headrace.v1.alert_pb2 import ALERT_STATE_RAISED, Alert
-from headrace.v1.model_pb2 import ModelVersion, ReleaseKind, RouteTable
+from headrace.v1.model_pb2 import ModelVersion, OffsetRange, ReleaseKind, RouteTable
 
 State = Literal["live", "previous", "candidate", "refused", "withdrawn", "retired"]
 ALERT_RULE = "rollout"
@@ -179,7 +179,7 @@ def version_as_json(version: ModelVersion) -> dict[str, Any]:
         "origin": version.origin or None,
         "features_fingerprint": f"{version.features_fingerprint:016x}",
         "feature_names": list(version.feature_names),
-        "learned": [{"partition": one.partition, "first": one.first, "end": one.end} for one in version.learned],
+        "learned": _ranges(version.learned),
         "learned_count": version.learned_count,
         "untrained": version.untrained,
         "model_time": time_text(version.model_time_us),
@@ -187,7 +187,16 @@ def version_as_json(version: ModelVersion) -> dict[str, Any]:
         "created_time": time_text(version.created_time_us),
         "learner_epoch": version.learner_epoch,
         "metrics": dict(sorted(version.metrics.items())),
+        "shards": [
+            {"shard": one.shard, "learned_count": one.learned_count, "learned": _ranges(one.learned)}
+            for one in version.shards
+        ],
+        "missing_shards": list(version.missing_shards),
     }
+
+
+def _ranges(learned: Iterable[OffsetRange]) -> list[dict[str, int]]:
+    return [{"partition": one.partition, "first": one.first, "end": one.end} for one in learned]
 
 
 def way_into_traffic(version: ModelVersion) -> str:

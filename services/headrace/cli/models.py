@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,10 +21,15 @@ from headrace.cli.model_catalog import (
 from headrace.cli.model_diff import compare, difference_lines
 from headrace.cli.model_serving import gateways_using, servers_holding
 from headrace.cli.text_table import age, table_lines
+from headrace.platform.leases import Leases
 from headrace.platform.pipelines import load_pipeline
+from headrace.platform.redis import connect
 from headrace.platform.settings import Settings
 from headrace.platform.topics import Topics, deployed_name
 from headrace.v1.model_pb2 import ModelVersion
+
+if TYPE_CHECKING:
+    from headrace.rollout.operating import Effect
 
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
@@ -99,6 +104,46 @@ def diff(first: str, second: str, as_json: bool) -> None:
         return
     for line in difference_lines(found):
         click.echo(line)
+
+
+@models.command()
+@click.option("--to", "version", default="", metavar="VERSION", help="An earlier champion. [the one before this one]")
+@click.option("--by", default="", help="Who asks for it; user and host where not given.")
+@click.option("--reason", default="", help="Why; kept in the route log.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(1, 3600), default=30.0, show_default=True)
+@JSON
+def rollback(version: str, by: str, reason: str, timeout_s: float, as_json: bool) -> None:
+    """Let an earlier champion answer again, at once. Refreshes are frozen until `headrace route unfreeze`.
+
+    The rollout carries it out; the command returns when every live gateway uses the version.
+    """
+    from google.protobuf.json_format import MessageToDict
+
+    from headrace.cli.route import said
+    from headrace.rollout.operating import give, new_command
+    from headrace.v1.route_pb2 import Rollback
+
+    settings, topics = deployed()
+    command = new_command(by, reason, "", timeout_s)
+    command.rollback.CopyFrom(Rollback(version=version.zfill(6) if version.isdecimal() else version))
+
+    async def ask() -> Effect:
+        client = connect(settings.redis_url)
+        try:
+            return await give(
+                command, settings.kafka_bootstrap, topics, Leases(client, topics.deployed), timeout_s=timeout_s
+            )
+        finally:
+            await client.aclose()
+
+    effect = asyncio.run(ask())
+    if as_json:
+        change = MessageToDict(effect.change, preserving_proto_field_name=True)
+        click.echo(
+            json.dumps({"changed": effect.changed, "gateways": len(effect.gateways), "change": change}, indent=2)
+        )
+    else:
+        click.echo(said(effect))
 
 
 def _catalog() -> tuple[Settings, Topics, Catalog]:
@@ -191,6 +236,8 @@ def _shown_lines(shown: dict[str, Any]) -> list[str]:
     lines += [
         f"    outcomes/{one['partition']}  {one['first']} to {one['end']} (exclusive)" for one in shown["learned"]
     ]
+    lines += [f"  merged from  shard {one['shard']}, {one['learned_count']:,} outcomes" for one in shown["shards"]]
+    lines += [f"  without      shard {one}, which was not waited for" for one in shown["missing_shards"]]
     lines.append(f"  features     {len(shown['feature_names'])}, fingerprint {shown['features_fingerprint']}")
     lines += [f"  {name:26} {value:.6g}" for name, value in shown["metrics"].items()]
     for name, one in shown["artifacts"].items():

@@ -104,7 +104,8 @@ class MlflowRegistry:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         # What MLflow itself does with the files of a deleted run is nothing, until somebody runs `mlflow gc`.
-        get_artifact_repository(run.info.artifact_uri, tracking_uri=self._uri).delete_artifacts()
+        files: Any = get_artifact_repository(run.info.artifact_uri, tracking_uri=self._uri)
+        files.delete_artifacts()
         client.delete_run(run.info.run_id)
 
     def _create(self, client: Any, candidate: Candidate) -> str:

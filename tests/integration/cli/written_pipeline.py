@@ -179,20 +179,18 @@ class WrittenPipeline:
 
     async def command(self, *arguments: str, **variables: str) -> tuple[int, str]:
         """Run `headrace` in a thread of this process; its exit status and what it says."""
-        environment: dict[str, str | None] = (
-            {name: None for name in os.environ if name.startswith("HEADRACE_")}
-            | {
-                "HEADRACE_PIPELINE": DECLARATION,
-                "HEADRACE_NAMESPACE": self.namespace,
-                "HEADRACE_KAFKA_BOOTSTRAP": self.bootstrap,
-                "HEADRACE_ARTIFACTS": str(self.store.directory),
-                "HEADRACE_SIGNING_PUBLIC_KEY": str(self.keys.public),
-                # Nothing but Kafka is asked for what is known.
-                "HEADRACE_REDIS_URL": "redis://127.0.0.1:1/0",
-                "HEADRACE_TRITON_URLS": "127.0.0.1:1",
-            }
-            | variables
-        )
+        environment: dict[str, str | None] = {name: None for name in os.environ if name.startswith("HEADRACE_")}
+        environment |= {
+            "HEADRACE_PIPELINE": DECLARATION,
+            "HEADRACE_NAMESPACE": self.namespace,
+            "HEADRACE_KAFKA_BOOTSTRAP": self.bootstrap,
+            "HEADRACE_ARTIFACTS": str(self.store.directory),
+            "HEADRACE_SIGNING_PUBLIC_KEY": str(self.keys.public),
+            # Nothing but Kafka is asked for what is known.
+            "HEADRACE_REDIS_URL": "redis://127.0.0.1:1/0",
+            "HEADRACE_TRITON_URLS": "127.0.0.1:1",
+        }
+        environment |= variables
         result = await asyncio.to_thread(CliRunner().invoke, headrace, arguments, env=environment)
         known = isinstance(result.exception, SystemExit) or result.exception is None
         return result.exit_code, result.output if known else f"{type(result.exception).__name__}: {result.exception}"

@@ -71,7 +71,9 @@ def test_old_entries_leave_with_their_runs_and_files(tmp_path: Path) -> None:
     for number in range(5):
         registry.register(candidate(store, number, CHALLENGER if number == 1 else CHAMPION))
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    experiment = client.get_experiment_by_name("fraud").experiment_id
+    found = client.get_experiment_by_name("fraud")
+    assert found is not None
+    experiment = found.experiment_id
     crashed = client.create_run(experiment).info.run_id
     client.set_terminated(crashed)
     under_way = client.create_run(experiment).info.run_id
