@@ -70,6 +70,7 @@ class Deployment:
     directory: Path
     producer: Any
     processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+    pipeline: str = PIPELINE
 
     @property
     def stores(self) -> Path:
@@ -80,7 +81,7 @@ class Deployment:
         """Start the service with the given settings of its own."""
         own = {"ops_port": 0, "expiry_interval_s": 0.05} | settings
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")} | {
-            "HEADRACE_PIPELINE": PIPELINE,
+            "HEADRACE_PIPELINE": self.pipeline,
             "HEADRACE_NAMESPACE": self.namespace,
             "HEADRACE_KAFKA_BOOTSTRAP": self.bootstrap,
             "HEADRACE_STATE_DIR": str(self.directory / "state"),
