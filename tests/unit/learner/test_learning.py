@@ -87,6 +87,7 @@ def test_restored_learning_goes_on_to_the_bit() -> None:
     stored = snapshot.decode(snapshot.encode(first.snapshot("000001", "000000")))
     second = Learning.restore(recognise(build()), stored, FINGERPRINT)
     assert second.learned_since_version == 0
+    assert second.next_offsets == first.next_offsets != (0, 10)
     second.learn(arrived[25:])
     assert snapshot.encode(second.snapshot("2", "1")) == snapshot.encode(whole.snapshot("2", "1"))
     assert second.order("2", "1", None).offsets.tolist() == whole.order("2", "1", None).offsets.tolist()[25:]
