@@ -123,7 +123,9 @@ class Label(_message.Message):
     event_id: _builtins.str
     """The id of the event that it belongs to. Required."""
     value: _builtins.float
-    """The label: 0 or 1 for binary pipelines, the target value for regression. Required to be finite."""
+    """The label: 0 or 1 for binary pipelines; else the number, in the declared unit and within the declared bounds.
+    Required to be finite.
+    """
     label_time_us: _builtins.int
     """When the label became known, in microseconds since 1970-01-01 UTC. Required. A later label for the same event is
     a correction; one with the same time and value is a duplicate.

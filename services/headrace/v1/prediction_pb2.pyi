@@ -212,7 +212,9 @@ class Prediction(_message.Message):
     """When the event happened, in microseconds since 1970-01-01 UTC."""
     role: Global___Role.ValueType
     score: _builtins.float
-    """The model's output: the probability of the positive class for binary pipelines."""
+    """The model's output: the probability of the positive class for binary pipelines, else the predicted number in the
+    unit of the label.
+    """
     decision: _builtins.str
     """The declared decision that follows from the score, for example "review"."""
     model_version: _builtins.str

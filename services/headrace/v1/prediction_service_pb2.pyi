@@ -165,7 +165,9 @@ class PredictResponse(_message.Message):
     prediction_id: _builtins.str
     """Unique id of the prediction, also in the log."""
     score: _builtins.float
-    """The model's output: the probability of the positive class for binary pipelines."""
+    """The model's output: the probability of the positive class for binary pipelines, else the predicted number in the
+    unit of the label.
+    """
     decision: _builtins.str
     """The declared decision that follows from the score."""
     model_version: _builtins.str
