@@ -46,12 +46,13 @@ class LoggedRecord:
 
 @dataclass
 class Logs:
-    """One partition of both topics, and what is committed."""
+    """One partition of both topics, and what is committed. Records below `first` are not there any more."""
 
     predictions: list[Prediction] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     committed: Progress = field(default_factory=lambda: Progress(Positions(0, 0)))
+    first: Positions = field(default_factory=lambda: Positions(0, 0))
 
     def summary(self) -> list[tuple[str, str, float, float | None]]:
         """Event id, kind, label and previous label of each outcome, sorted."""
@@ -78,12 +79,13 @@ class MemoryReader:
         self._at = Positions(0, 0)
 
     async def first(self) -> Positions:
-        return Positions(0, 0)
+        return self._logs.first
 
     async def ends(self) -> Positions:
         return Positions(len(self._logs.predictions), len(self._logs.labels))
 
     def seek(self, positions: Positions) -> None:
+        assert all(at >= first for at, first in zip(positions, self._logs.first, strict=True))
         self._at = positions
 
     async def positions(self) -> Positions:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from headrace.outcomes.errors import RecordsLostError
 from headrace.outcomes.join import JoinRules
 from headrace.outcomes.progress import Positions, Progress
 from headrace.v1.event_pb2 import Label
@@ -237,3 +239,31 @@ def test_without_the_committed_offsets_a_rebuilt_store_doubles_the_outcomes() ->
     logs.committed = Progress(Positions(0, 0))
     run(logs, 3, 0.0, lose_store=False)
     assert len(logs.outcomes) == 2 * len(EVENTS)
+
+
+def test_a_store_that_is_lost_after_the_topics_have_lost_their_beginning() -> None:
+    """What was joined is not joined again, and what is still there is joined as ever."""
+    early = [prediction(one, 1_000 + place) for place, one in enumerate(EVENTS)]
+    logs = Logs(early, [label(one, 1, 1_050) for one in EVENTS[:8]])
+    run(logs, 1, 0.0, lose_store=False)
+    published = logs.summary()
+    assert len(published) == 8
+    logs.first = Positions(6, 6)
+    store = run(logs, 2, 0.0, lose_store=False)
+    assert logs.summary() == published
+    assert store.progress is not None
+    assert store.progress.clock == logs.committed.clock
+    # Of events of which the topic has lost the prediction, a label finds none; of the others it does.
+    logs.labels += [label(EVENTS[2], 0, 1_060), label(EVENTS[7], 0, 1_060), label(EVENTS[9], 0, 1_060)]
+    run(logs, 3, 0.3, lose_store=True)
+    assert logs.summary() == sorted(
+        [*published, (EVENTS[7], "corrected", 0.0, 1.0), (EVENTS[9], "labelled", 0.0, None)], key=str
+    )
+
+
+def test_a_topic_that_ends_before_what_was_joined_is_refused_by_name() -> None:
+    logs = Logs([prediction(one, 1_000) for one in EVENTS], [label(one, 1, 1_050) for one in EVENTS])
+    run(logs, 1, 0.0, lose_store=False)
+    del logs.labels[-3:]
+    with pytest.raises(RecordsLostError, match="partition 0 of l ends at 9, but was joined up to 12"):
+        run(logs, 1, 0.0, lose_store=False)
