@@ -102,7 +102,7 @@ bench-gateway: setup ## Measure the gateway beside its controls (15 min on a qui
 	@$(BIN)/python -m loadtests.gateway $(if $(call on,$(QUICK)),--quick)
 
 .PHONY: bench-converters
-bench-converters: setup ## Measure River's models beside their ONNX files (5 min): QUICK=1 to see that it works
+bench-converters: setup ## Measure River's models beside their ONNX files (15 min): QUICK=1 to see that it works
 	@$(BIN)/python -m loadtests.learning.converters $(if $(call on,$(QUICK)),--quick)
 
 .PHONY: bench-join
