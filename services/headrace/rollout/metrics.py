@@ -8,6 +8,12 @@ ANNOUNCED = counter("rollout_announced_versions", "Versions read from `models`, 
 FAILED = counter("rollout_failed_versions", "Versions that failed a check, by check.", ["check"])
 RETRIES = counter("rollout_delivery_retries", "Deliveries to a Triton server that are tried again.", ["server"])
 LOADED = gauge("rollout_loaded_versions", "Versions that a Triton server has loaded and that passed there.", ["server"])
+HOLDS = gauge("rollout_server_version_info", "1 for each version that a Triton server holds.", ["server", "version"])
+LAGGING = gauge(
+    "rollout_lagging_servers_info",
+    "1 while a Triton server answers but takes no versions: it is not waited for.",
+    ["server"],
+)
 REACHABLE = gauge("rollout_triton_reachable_info", "1 while a Triton server answers.", ["server"])
 EPOCH = gauge("rollout_route_epoch", "Epoch of the route table.")
 ADOPTED = gauge("rollout_adopted_epoch", "Newest epoch that every live gateway uses.")

@@ -60,6 +60,7 @@ class RolloutService:
         self._route_wake = asyncio.Event()
         self._lease_wake = asyncio.Event()
         self._acted = dict.fromkeys(settings.triton_urls, 0)
+        self._measured: dict[str, set[str]] = {url: set() for url in settings.triton_urls}
         self._announced_at: dict[str, float] = {}
         self._artifact_missing_since: dict[str, float] = {}
         self._routed_at = time.monotonic()
@@ -419,6 +420,12 @@ class RolloutService:
         server = self._state.servers[url]
         metrics.REACHABLE.labels(url).set(server.ready is not None)
         metrics.LOADED.labels(url).set(len(server.passed))
+        metrics.LAGGING.labels(url).set(server.ready is not None and server.lagging)
+        for name in server.passed - self._measured[url]:
+            metrics.HOLDS.labels(url, name.removeprefix(f"{self._state.pipeline}-")).set(1)
+        for name in self._measured[url] - server.passed:
+            metrics.HOLDS.remove(url, name.removeprefix(f"{self._state.pipeline}-"))
+        self._measured[url] = set(server.passed)
 
 
 async def _wait(wake: asyncio.Event, seconds: float) -> None:

@@ -31,8 +31,9 @@ async def test_a_version_is_loaded_checked_routed_and_adopted(deployment: Deploy
         scores = await triton.score(table.champion.triton_model, np.zeros((3000, FEATURES), np.float32))
         assert scores.tolist() == [0.5] * 3000
 
-        await deployment.leases.renew("one", 1, ["000000"])
+        # The one that lags first: between the two, the other alone would be every live gateway.
         await deployment.leases.renew("two", 0, [])
+        await deployment.leases.renew("one", 1, ["000000"])
         await deployment.announce(deployment.version(1))
         await deployment.routed("000001")
         await deployment.leases.renew("one", 2, ["000001"])
