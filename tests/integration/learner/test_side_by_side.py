@@ -62,7 +62,7 @@ async def test_each_goes_on_through_kills_and_is_what_its_order_gives(three_mode
         feeding = tasks.create_task(deployment.feed(outcomes, per_transaction=25, pause_s=0.12))
         while not feeding.done() or len(deployment.processes) < 3:
             process = await deployment.start()
-            await deployment.until_logged("service started")
+            await deployment.until_logged("service started", 100)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(process.wait(), chance.uniform(0.2, 2.0))
             await deployment.kill()
@@ -98,7 +98,7 @@ async def test_one_that_is_new_begins_where_the_champion_is(three_models: Deploy
     assert await deployment.terminate() == 0
     deployment.declaration = with_challengers
     await deployment.start()
-    await deployment.until_logged("service started")
+    await deployment.until_logged("service started", 100)
     await deployment.feed(second)
     later = deployment.learnable(second)
     versions = await deployment.until(
