@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from headrace.rollout.commands import order_of
 from headrace.rollout.decisions import Announcement, Load, Rollout, Unload
-from headrace.v1 import model_pb2
+from headrace.v1 import model_pb2, route_pb2
 
 GRACE_S = 10.0
 
@@ -268,6 +268,7 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.log: list[model_pb2.ModelVersion] = []
+        self.commands: list[route_pb2.RouteCommand] = []
         self.tables: list[model_pb2.RouteTable] = []
         self.loaded: dict[str, set[str]] = {url: set() for url in self.urls}
         self.up = dict.fromkeys(self.urls, True)
@@ -283,6 +284,15 @@ class AnyOrder(RuleBasedStateMachine):
             self.state.restore(self.tables[-1])
         for model in self.log:
             self.state.announce(model)
+        for offset, command in enumerate(self.commands):
+            self.state.give(offset, command)
+
+    @rule(action=st.sampled_from(("freeze", "unfreeze", "rollback")))
+    def give(self, action: str) -> None:
+        command = route_pb2.RouteCommand(command_id=str(len(self.commands)), by="anna")
+        getattr(command, action).SetInParent()
+        self.state.give(len(self.commands), command)
+        self.commands.append(command)
 
     @rule()
     def restart(self) -> None:
@@ -355,9 +365,23 @@ class AnyOrder(RuleBasedStateMachine):
             assert set(self.gateways.values()) == {table.epoch}
             self.tables[-1] = table
             return
+        if self.tables and table.epoch == self.tables[-1].epoch:
+            # A command that changes nothing of what answers.
+            assert table.next_command == self.tables[-1].next_command + 1
+            assert table.champion == self.tables[-1].champion
+            self.tables[-1] = table
+            return
         if self.tables:
-            assert table.epoch == self.tables[-1].epoch + 1
-            assert order_of(table.champion.model) > order_of(self.tables[-1].champion.model)
+            before = self.tables[-1]
+            assert table.epoch == before.epoch + 1
+            newer = order_of(table.champion.model) > order_of(before.champion.model)
+            by_itself = table.changes[-1].kind == route_pb2.ROUTE_CHANGE_KIND_REFRESH
+            assert newer == by_itself
+            assert not (by_itself and before.HasField("frozen")), "a refresh while refreshes are frozen"
+            assert not (by_itself and table.champion.model.version in before.withdrawn), (
+                "what was rolled back came back"
+            )
+            assert table.next_command == before.next_command + (not by_itself)
         self.tables.append(table)
 
     @rule(gateway=st.integers(0, 1))
@@ -387,16 +411,21 @@ class AnyOrder(RuleBasedStateMachine):
         """In the end the newest good version of the newest learner is served everywhere."""
         if not self.log:
             return
+        self.give("unfreeze")
         for url in self.urls:
             self.come_back(url)
         self.read_leases()
-        for _ in range(len(self.log) * 4 + 10):
+        for _ in range(len(self.log) * 4 + 2 * len(self.commands) + 10):
             for url in self.urls:
                 self.look(url)
                 self.act(url)
             self.publish()
         epoch = max(model.learner_epoch for model in self.log)
         good = [one for one in self.log if one.version not in self.bad and one.learner_epoch == epoch]
+        if not good:
+            return
+        withdrawn = set(self.tables[-1].withdrawn) if self.tables else set()
+        good = [one for one in good if one.version not in withdrawn]
         if not good:
             return
         newest = max(good, key=order_of)
