@@ -148,7 +148,9 @@ class RecordSearch:
         end, window = span.end, FIRST_WINDOW
         while end > span.begin:
             start = max(span.begin, end - window)
-            here = [record async for record in self._read(topic, partition, start, end) if record.key == key]
+            here: list[Any] = []
+            async for records in self._batches(topic, partition, start, end):
+                here += [record for record in records if record.key == key]
             found = here + found
             end, window = start, min(window * 2, LARGEST_WINDOW)
             if enough(found):
@@ -156,6 +158,11 @@ class RecordSearch:
         return Found(found, end, span)
 
     async def _read(self, topic: str, partition: int, start: int, end: int) -> AsyncGenerator[Any]:
+        async for records in self._batches(topic, partition, start, end):
+            for record in records:
+                yield record
+
+    async def _batches(self, topic: str, partition: int, start: int, end: int) -> AsyncGenerator[list[Any]]:
         at, reader = await self._reader(topic, partition)
         reader.seek(at, start)
         position = start
@@ -167,10 +174,10 @@ class RecordSearch:
                         records = (await reader.getmany(at, timeout_ms=WAIT_MS, max_records=MOST_RECORDS)).get(at, ())
             except (KafkaError, TimeoutError) as error:
                 raise kafka.translate(error, f"{topic}/{partition} cannot be read on from {position}") from error
-            for record in records:
-                if record.offset >= end:
-                    return
-                yield record
+            if records and records[-1].offset >= end:
+                yield [record for record in records if record.offset < end]
+                return
+            yield list(records)
             position = await reader.position(at)
 
     async def _reader(self, topic: str, partition: int) -> tuple[TopicPartition, Any]:

@@ -16,7 +16,8 @@ from headrace.platform.logging import get_logger
 from headrace.platform.signing import Signer
 from headrace.v1.model_pb2 import ModelVersion
 
-SWEEP_INTERVAL_S = 600.0
+# Listing a million folders takes a second or two.
+SWEEP_INTERVAL_S = 6 * 3600.0
 DAY_S = 86_400
 
 

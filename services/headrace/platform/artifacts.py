@@ -130,7 +130,8 @@ class ArtifactStore:
             ArtifactError: the name is not allowed, or the directory cannot be read.
         """
         try:
-            return [one.name for one in self._path(name).iterdir() if not one.name.startswith(".")]
+            with os.scandir(self._path(name)) as entries:
+                return [entry.name for entry in entries if not entry.name.startswith(".")]
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 DAY_MS = 86_400_000
+COMPACTED_SEGMENT_MS = 600_000
 DATA_PARTITIONS = 4
 EVENT_DAYS = 45
 OUTCOME_DAYS = 45
@@ -161,7 +162,13 @@ def _deleted(days: float, timestamp: Timestamp = "CreateTime") -> dict[str, str]
 
 
 def _compacted(timestamp: Timestamp = "CreateTime") -> dict[str, str]:
-    return {"cleanup.policy": "compact", "message.timestamp.type": timestamp}
+    # A segment that is written to is not compacted. By default that is a week's worth, which all who start would read.
+    return {
+        "cleanup.policy": "compact",
+        "message.timestamp.type": timestamp,
+        "segment.ms": str(COMPACTED_SEGMENT_MS),
+        "min.cleanable.dirty.ratio": "0.2",
+    }
 
 
 async def create_topics(

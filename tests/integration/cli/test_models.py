@@ -7,6 +7,7 @@ import json
 import pytest
 
 from headrace.v1.alert_pb2 import ALERT_STATE_RAISED, Alert
+from headrace.v1.model_pb2 import RELEASE_KIND_REFRESH
 from tests.integration.cli.written_pipeline import WrittenPipeline
 
 pytestmark = pytest.mark.timeout(180)
@@ -17,6 +18,14 @@ async def test_versions_are_listed_shown_and_compared(written: WrittenPipeline) 
     assert (status, said) == (0, f"{written.topics.deployed} has no versions\n")
 
     versions = await written.versions(6, keep=4)
+    for one, parent in zip(versions[1:], versions, strict=False):
+        # What lineage needs of an announcement, each part of it.
+        assert (one.parent, one.recipe, one.kind) == (parent.version, written.pipeline.model.name, RELEASE_KIND_REFRESH)
+        assert [(span.first, span.end) for span in one.learned] == [(0, one.learned_count), (0, 0)]
+        assert one.features_fingerprint == written.pipeline.features_fingerprint
+        assert len(one.recipe_fingerprint) == 64
+        assert {"log_loss", "rolling_auc"} <= set(one.metrics)
+        assert {(len(file.sha256), len(file.signature)) for file in (one.onnx, one.snapshot, one.order)} == {(32, 64)}
     await written.route(versions[3], versions[2])
     alert = Alert(rule="rollout", subject="000004", state=ALERT_STATE_RAISED, detail="golden rows: apart by 0.5")
     await written.write(written.topics.alerts, [(b"rollout/000004", alert.SerializeToString())])

@@ -44,3 +44,4 @@ def test_specs() -> None:
     assert stamped_by_the_broker == {topics.predictions, topics.outcomes, topics.routes}
     compacted = {name for name, one in specs.items() if one.config["cleanup.policy"] == "compact"}
     assert compacted == {topics.models, topics.routes}
+    assert {specs[name].config["segment.ms"] for name in compacted} == {"600000"}
