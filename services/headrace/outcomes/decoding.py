@@ -94,7 +94,7 @@ def _sort(
             decoded.rejected.append(reject(record, error, SERVICE))
         else:
             usable.append(record)
-    # All at once, which takes a third of the time.
+    # All at once, which takes a fraction of the time.
     belong = murmur2_partitions([one.event_id for one in arrivals], partitions)
     if all(record.partition == partition for record, partition in zip(usable, belong, strict=True)):
         return

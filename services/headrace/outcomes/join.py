@@ -261,7 +261,7 @@ class BatchJoin:
 
 
 class OutcomeEncoder:
-    """Makes the outcomes of one partition. One message serves for all, which is several times as fast.
+    """Makes the outcomes of one partition. One message serves for all, which is faster than to make each.
 
     Args:
         rules: names of the topics.
