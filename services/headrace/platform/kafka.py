@@ -318,4 +318,7 @@ async def _stop(client: Any) -> None:
     # The process is about to close it anyhow: what it cannot say to Kafka in time, Kafka finds out by itself.
     with suppress(KafkaError, OSError, TimeoutError):
         async with asyncio.timeout(STOP_TIMEOUT_S):
+            # A consumer without a group that is stopped before its own task has begun awaits a task that is cancelled,
+            # and we would be taken for cancelled.
+            await asyncio.sleep(0)
             await client.stop()

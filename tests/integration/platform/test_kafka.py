@@ -152,6 +152,12 @@ async def test_no_broker(unused_tcp_port: int) -> None:
             pass
 
 
+async def test_a_consumer_may_be_left_at_once(kafka_bootstrap: str, topics: Topics) -> None:
+    for _ in range(5):
+        async with kafka.consumer(kafka_bootstrap, partitions=[TopicPartition(topics.outcomes, 0)]):
+            pass
+
+
 async def test_what_a_consumer_needs(kafka_bootstrap: str) -> None:
     for options in ({}, {"topics": ["a"], "partitions": [TopicPartition("a", 0)], "group": "g"}, {"topics": ["a"]}):
         with pytest.raises(ValueError, match="consumer"):
