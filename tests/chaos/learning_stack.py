@@ -19,7 +19,7 @@ from tests.chaos.gateway_faults import Deck
 from tests.integration.features.deployment import Worker
 from tests.integration.gateway.deployment import eventually
 
-READY_S = 180.0
+READY_S = 600.0
 STOP_S = 60.0
 PAUSE_S = (0.2, 3.0)
 POLL_S = 0.05

@@ -1,7 +1,7 @@
 """The loop while outcomes, learner, rollout and Triton are killed: joined once, learned once, with its lineage.
 
 Minutes long, so not part of `make test`: `make test-chaos`. `HEADRACE_CHAOS_SEED` is the first of the seeds,
-`HEADRACE_CHAOS_RUNS` says how many there are.
+`HEADRACE_CHAOS_RUNS` says how many there are, `HEADRACE_CHAOS_EVENTS` how many events each has.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from tests.integration.test_local_stack import free_ports
 
 SEED = int(os.environ.get("HEADRACE_CHAOS_SEED") or secrets.randbelow(10**6))
 SEEDS = range(SEED, SEED + int(os.environ.get("HEADRACE_CHAOS_RUNS") or 3))
-EVENTS = 4_000
-CONTROL_EVENTS = 2_500
+EVENTS = int(os.environ.get("HEADRACE_CHAOS_EVENTS") or 4_000)
+CONTROL_EVENTS = EVENTS * 5 // 8
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture(scope="module")
