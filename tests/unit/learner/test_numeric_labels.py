@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from river import linear_model, metrics, optim, preprocessing, tree
 
-from headrace.learner import snapshot
+from headrace.learner import onnx_check, snapshot
 from headrace.learner.cohort import Cohort, Member
-from headrace.learner.errors import UnsupportedRecipeError
+from headrace.learner.errors import ExportMismatchError, UnsupportedRecipeError
 from headrace.learner.examples import OutcomeRecord, decode
 from headrace.learner.learning import Learning
 from headrace.learner.prequential import PrequentialMetrics
 from headrace.learner.recipes import declared
+from headrace.learner.versions import exported
 from headrace.pipeline import Model
 from headrace.v1.event_pb2 import Label
 from headrace.v1.prediction_pb2 import OUTCOME_KIND_LABELLED, Outcome, Prediction
@@ -118,3 +119,19 @@ def test_a_model_of_numbers_tells_labels_apart() -> None:
     assert decode([record], FINGERPRINT, 2)[0].label is True
     (number,) = decode([record], FINGERPRINT, 2, numeric=True)
     assert number.label == Outcome.FromString(record.value).label.value
+
+
+def test_a_threshold_between_two_numbers_of_float32_is_no_flip() -> None:
+    """Numbers are rounded to the nearest, so one a hair below the threshold may come out on it."""
+    learning = Learning(declared(Model("minutes", linear), NAMES, numeric=True), NAMES, FINGERPRINT, (0,))
+    learning.learn(decode(rides(300), FINGERPRINT, 2, numeric=True))
+    content = exported(learning.recipe.model, "rides", learning.snapshot("000001", "000000"))
+    scores = learning.recipe.score(learning.recent.tolist(), NAMES)
+    served = scores.astype(np.float32).astype(np.float64)
+    row = int(np.argmax(served - scores))
+    assert served[row] > scores[row] + 1e-9
+    onnx_check.check(content, learning.recent, scores, served[row], version="000001", numeric=True)
+    with pytest.raises(ExportMismatchError):
+        onnx_check.check(content, learning.recent, scores, served[row], version="000001")
+    with pytest.raises(ExportMismatchError):
+        onnx_check.check(content, learning.recent, scores + 1e-3, 0.5, version="000001", numeric=True)

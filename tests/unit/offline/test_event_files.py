@@ -12,8 +12,9 @@ import pytest
 
 from headrace.offline.errors import TableError
 from headrace.offline.event_table import TIME, EventFile
-from headrace.offline.label_table import LabelFile
+from headrace.offline.label_table import VALUE, LabelFile
 from headrace.offline.parquet_file import ParquetFile
+from headrace.pipeline import Label
 from tests.unit.offline.pipelines import small
 
 GOOD: dict[str, list[Any]] = {
@@ -101,6 +102,26 @@ def test_a_mistake_in_labels_is_named(tmp_path: Path, changed: dict[str, Any], s
     pl.DataFrame({name: value for name, value in (good | changed).items() if value is not None}).write_parquet(path)
     with pytest.raises(TableError) as error:
         read_labels(path)
+    assert str(error.value) == f"{path}, {said}"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([17.25, 600.5], "column label, row 2: value is 600.5; allowed is 0 to 600 minutes"),
+        ([math.nan, 1.0], "column label, row 1: value is nan; allowed is 0 to 600 minutes"),
+        ([None, 1.0], "column label, row 1: None is no label; allowed is a number"),
+        (["1", "2"], "column label: has the type String; allowed is a number"),
+    ],
+)
+def test_labels_that_are_numbers_have_bounds(tmp_path: Path, values: list[Any], said: str) -> None:
+    path, minutes = tmp_path / "l.parquet", Label(kind="number", minimum=0, maximum=600, unit="minutes")
+    good = {"event_id": ["a", "b"], "label": [0.0, 17.25], "label_time": [1, 2]}
+    pl.DataFrame(good).write_parquet(path)
+    assert LabelFile(ParquetFile(path), minutes).block(0, 10)[VALUE].to_list() == [0.0, 17.25]
+    pl.DataFrame(good | {"label": values}).write_parquet(path)
+    with pytest.raises(TableError) as error:
+        LabelFile(ParquetFile(path), minutes).block(0, 10)
     assert str(error.value) == f"{path}, {said}"
 
 
