@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from headrace.learner.cohort import Cohort, Member
 from headrace.learner.examples import OutcomeRecord
@@ -19,7 +20,7 @@ async def test_numbers_are_joined_corrected_set_aside_and_learned(deployment: De
     pipeline = load_pipeline(PIPELINE)
     await deployment.start()
     minutes = {f"e{number}": 5 + number / 4 for number in range(100)}
-    of_pipeline = {"features_fingerprint": pipeline.features_fingerprint}
+    of_pipeline: dict[str, Any] = {"features_fingerprint": pipeline.features_fingerprint}
     await deployment.send_predictions([prediction(one, on_day(0), **of_pipeline) for one in [*minutes, "long"]])
     await deployment.send_labels([label(one, value, on_day(1)) for one, value in minutes.items()])
     await deployment.send_labels([label("long", 600.5, on_day(1)), label("e3", 12.125, on_day(2))])
