@@ -113,7 +113,8 @@ class Tracer:
         """
         found = Lineage(event_id)
         key = event_id.encode()
-        records = await self._predictions(key)
+        searched = await self._predictions(key)
+        records = searched.records
         answers = [one for one in records if _prediction(one).role == ROLE_ANSWER]
         primary = answers[0] if answers else records[0]
         outcomes = await self._outcomes(key, primary.timestamp, found)
@@ -124,6 +125,10 @@ class Tracer:
         found.others = [
             _prediction_as_json(_prediction(one), _position(one)) for one in records if one.offset != primary.offset
         ]
+        if not searched.whole:
+            found.notes.append(
+                f"predictions were searched back to offset {searched.searched_from}; --whole finds answers before it"
+            )
         await self._event(prediction, primary, found)
         await self._vector(prediction, found)
         model = self._model(prediction.model_version, found)
@@ -132,7 +137,7 @@ class Tracer:
             found.outcome = self._outcome(outcomes, model)
         return found
 
-    async def _predictions(self, key: bytes) -> list[Any]:
+    async def _predictions(self, key: bytes) -> Found:
         topic = self._topics.predictions
         partition = murmur2_partition(key, await self._search.partitions(topic))
 
@@ -153,7 +158,7 @@ class Tracer:
                 f"{found.span.begin} to {found.span.end}; it was not answered, or so long ago that the topic has "
                 "forgotten it"
             )
-        return found.records
+        return found
 
     async def _outcomes(self, key: bytes, since_ms: int, found: Lineage) -> list[Any]:
         """Records of `outcomes` for the event; none of them can be older than the prediction."""
@@ -269,6 +274,8 @@ class Tracer:
                 f"the definition of features {prediction.features_fingerprint:016x} is neither declared nor that of a "
                 "version that is known",
             )
+        if not prediction.event_positions:
+            found.notes.append("the feature state was empty or was not read: it had no positions")
         found.features |= {
             "fingerprint": f"{prediction.features_fingerprint:016x}",
             "values": dict(zip(names, prediction.features, strict=True)),
