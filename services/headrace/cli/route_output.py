@@ -31,7 +31,7 @@ def lines(
         shown.append("refreshes: on")
     if table.withdrawn:
         shown.append(f"withdrawn: {', '.join(table.withdrawn)}")
-    rows = [("ROUTE", "VERSION", "RECIPE", "RELEASE", "SHARE", "LEARNED", "SINCE")]
+    rows: list[tuple[str, ...]] = [("ROUTE", "VERSION", "RECIPE", "RELEASE", "SHARE", "LEARNED", "SINCE")]
     rows += [_route("champion", table.champion)]
     rows += [_route("canary", table.canary)] if table.HasField("canary") else []
     rows += [_route("shadow", one) for one in table.shadows] + [_route("previous", one) for one in table.previous]
