@@ -22,7 +22,7 @@ from headrace.gateway.circuit_breaker import CircuitBreaker
 from headrace.gateway.feature_reading import FeatureReading
 from headrace.pipeline.evaluation import MACHINE_CODE, load_kernel
 from headrace.pipeline.state import compile_plan
-from headrace.platform.event_codec import CheckedEvent
+from headrace.platform.event_codec import CheckedEvent, event_columns
 from headrace.platform.feature_state import FeatureStateReader
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.redis import Client, connect
@@ -52,19 +52,19 @@ async def main(url: str, deployed: str, events: list[CheckedEvent], reads: int, 
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     client, connections = connect(url), RedisConnections(url)
-    reading = feature_reading(client, connections, deployed)
+    reading, pipeline = feature_reading(client, connections, deployed), load_pipeline(PIPELINE)
     blocks = [
         [events[(at * rows + one) % len(events)] for one in range(rows)] for at in range(max(1, len(events) // rows))
     ]
     try:
         for at in range(min(WARM_READS, reads or WARM_READS)):
-            await reading.read(blocks[at % len(blocks)])
+            await reading.read(event_columns(pipeline, blocks[at % len(blocks)]))
         print(READY, flush=True)
         latencies: list[float] = []
         wall, cpu = time.perf_counter(), time.process_time()
         while not stopped.is_set() and (not reads or len(latencies) < reads):
             began = time.perf_counter()
-            found = await reading.read(blocks[len(latencies) % len(blocks)])
+            found = await reading.read(event_columns(pipeline, blocks[len(latencies) % len(blocks)]))
             latencies.append(time.perf_counter() - began)
             if found.states[0].degradations:
                 raise RuntimeError("features were their defaults")

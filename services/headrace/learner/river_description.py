@@ -79,7 +79,8 @@ def order_names(model: Any) -> None:
     """
     for part in parts(model):
         if isinstance(part, compose.Select):
-            part.keys = dict.fromkeys(sorted(part.keys, key=str))
+            ordered: Any = dict.fromkeys(sorted(part.keys, key=str))
+            part.keys = ordered
 
 
 def check_seeds(model: Any) -> None:
