@@ -10,7 +10,7 @@ from river import linear_model, naive_bayes, preprocessing, tree
 
 from headrace.learner.cohort import Cohort, Member
 from headrace.learner.errors import UnsupportedRecipeError
-from headrace.learner.examples import OutcomeRecord
+from headrace.learner.examples import OutcomeRecord, decode
 from headrace.learner.learning import Learning
 from headrace.learner.recipes import declared
 from headrace.pipeline import Model
@@ -117,3 +117,24 @@ def test_the_policy_is_part_of_the_recipe() -> None:
         declared(Model("m", naive_bayes.GaussianNB, corrections=policy), NAMES) for policy in ("ignore", "reverse")
     )
     assert ignoring.fingerprint != reversing.fingerprint
+
+
+def test_the_recorded_order_gives_the_same_bits_again() -> None:
+    corrected, _ = histories()
+    found = learned(corrected)
+    at = found.order("000001", "000000", None).offsets.tolist()
+    examples = decode([corrected[offset] for offset in at], FINGERPRINT, 2, reverse=True)
+    again = declared(Model("bayes", naive_bayes.GaussianNB, corrections="reverse"), NAMES)
+    for part in (examples[:111], examples[111:]):
+        # Through a snapshot in between.
+        fresh = declared(Model("bayes", naive_bayes.GaussianNB, corrections="reverse"), NAMES)
+        fresh.restore(again.state())
+        again = fresh
+        again.learn(
+            [one.row for one in part],
+            [one.label for one in part],
+            NAMES,
+            [one.event_id for one in part],
+            [one.replaced for one in part],
+        )
+    assert again.comparable(again.state()) == found.recipe.comparable(found.recipe.state())
