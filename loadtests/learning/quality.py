@@ -36,7 +36,7 @@ from loadtests.figures import Figure, figure
 
 FOLDER = Path("../shared/data/handbook")
 RAW, PUBLISHED = "handbook_raw.parquet", "handbook_features_published.parquet"
-PIPELINES = ("fraud", "fraud_voting")
+PIPELINES = ("fraud",)
 SPLIT = dt.date(2018, 7, 25)
 GOALS = {"auc": 0.865, "average_precision": 0.595, "card_precision_at_100": 0.283}
 CHUNK = 20_000
