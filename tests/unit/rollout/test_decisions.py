@@ -384,6 +384,20 @@ class AnyOrder(RuleBasedStateMachine):
             assert table.next_command == before.next_command + (not by_itself)
         self.tables.append(table)
 
+    @rule(turns=st.integers(1, 4))
+    def go_on(self, turns: int) -> None:
+        """All of it in turn: most of what there is to find lies behind a few tables."""
+        for _ in range(turns):
+            for url in self.urls:
+                self.look(url)
+                self.act(url)
+            self.publish()
+
+    @rule(bad=st.booleans())
+    def announce_and_go_on(self, bad: bool) -> None:
+        self.announce(bad, replaced=False)
+        self.go_on(3)
+
     @rule(gateway=st.integers(0, 1))
     def adopt(self, gateway: int) -> None:
         if self.tables:
