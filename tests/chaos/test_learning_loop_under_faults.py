@@ -1,7 +1,8 @@
 """The loop while outcomes, learner, rollout and Triton are killed: joined once, learned once, with its lineage.
 
 Minutes long, so not part of `make test`: `make test-chaos`. `HEADRACE_CHAOS_SEED` is the first of the seeds,
-`HEADRACE_CHAOS_RUNS` says how many there are, `HEADRACE_CHAOS_EVENTS` how many events each has.
+`HEADRACE_CHAOS_RUNS` says how many there are, `HEADRACE_CHAOS_EVENTS` how many events each has, and
+`HEADRACE_CHAOS_SECONDS` for how long they flow.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ SEED = int(os.environ.get("HEADRACE_CHAOS_SEED") or secrets.randbelow(10**6))
 SEEDS = range(SEED, SEED + int(os.environ.get("HEADRACE_CHAOS_RUNS") or 3))
 EVENTS = int(os.environ.get("HEADRACE_CHAOS_EVENTS") or 4_000)
 CONTROL_EVENTS = EVENTS * 5 // 8
+SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS") or 90)
+"""For so long events flow."""
+LEAST_KILLS = 5
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -74,7 +78,7 @@ async def undisturbed(
 async def test_everything_is_joined_and_learned_once(
     private: Stack, pipeline: Pipeline, history: History, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    loop = Loop(private, pipeline, history, f"flow-{seed}", tmp_path / "run")
+    loop = Loop(private, pipeline, history, f"flow-{seed}", tmp_path / "run", rate=EVENTS / SECONDS)
     faults = LoopFaults(private, loop.services, seed)
     await loop.run(faults.go_on)
     await check(loop, faults, f"flowing, seed {seed}", capsys)
@@ -116,7 +120,8 @@ async def test_what_is_taken_out_is_missed(
     history = load_history(DECLARATION, pipeline, None, CONTROL_EVENTS, seed=7)
     service = SERVICES[missing]
     command = {service: ("tests.chaos.learning_without", missing)}
-    loop = Loop(private, pipeline, history, f"without-{missing}-{SEED}", tmp_path / "run", commands=command)
+    name, rate = f"without-{missing}-{SEED}", CONTROL_EVENTS / SECONDS
+    loop = Loop(private, pipeline, history, name, tmp_path / "run", rate=rate, commands=command)
     faults = LoopFaults(private, loop.services, SEED, [service])
     await loop.run(faults.go_on)
     found = await loop.account()
@@ -130,7 +135,7 @@ async def check(loop: Loop, faults: LoopFaults, title: str, capsys: pytest.Captu
     say(capsys, await lines(loop, faults, found), title)
     assert found.wrong == {}, found
     assert loop.failed_requests == []
-    assert faults.deck.done.total() >= 3
+    assert faults.deck.done.total() >= LEAST_KILLS
     assert set(loop.registered().values()) <= {1}
 
 
