@@ -16,7 +16,7 @@ import datetime as dt
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +29,14 @@ from headrace.demo.payments import load_source
 from headrace.demo.quality import DAY_US, Quality, handbook_split, quality_overall
 from headrace.learner.recipes import Recipe, declared
 from headrace.onnx_export import INPUT_NAME, OUTPUT_NAME, export
-from headrace.pipeline import Model
+from headrace.pipeline import Derived, Pipeline
 from headrace.platform.pipelines import load_pipeline
 from loadtests import bench
 from loadtests.figures import Figure, figure
 
 FOLDER = Path("../shared/data/handbook")
 RAW, PUBLISHED = "handbook_raw.parquet", "handbook_features_published.parquet"
-PIPELINES = ("fraud",)
+PIPELINES = ("fraud", "fraud_ratios")
 SPLIT = dt.date(2018, 7, 25)
 GOALS = {"auc": 0.865, "average_precision": 0.595, "card_precision_at_100": 0.283}
 CHUNK = 20_000
@@ -57,12 +57,12 @@ class Handbook:
 
     Attributes:
         history: the n payments.
-        features: the published ones as the model gets them, float32 (n, 15).
+        features: the published ones, float64 (n, 15), and what is derived of them.
         split: which payments the measures are over, bool (n,).
     """
 
     history: History
-    features: NDArray[np.float32]
+    features: NDArray[np.float64]
     split: NDArray[np.bool_]
 
     @classmethod
@@ -72,8 +72,17 @@ class Handbook:
         table = pl.read_parquet(folder / PUBLISHED, columns=["TRANSACTION_ID", *COLUMNS])
         if table["TRANSACTION_ID"].cast(pl.String).to_list() != list(history.ids):
             raise SystemExit(f"{folder}: {RAW} and {PUBLISHED} do not hold the same payments in the same order")
-        features = table.select(COLUMNS).to_numpy().astype(np.float32)
+        features = table.select(COLUMNS).to_numpy().astype(np.float64)
         return cls(history, features, handbook_split(history, start))
+
+
+def with_derived(published: NDArray[np.float64], pipeline: Pipeline) -> NDArray[np.float64]:
+    """The published features, and what the pipeline derives of them; float64 (n, features)."""
+    known = dict(zip(pipeline.feature_names, published.T, strict=False))
+    for part in pipeline.features:
+        if isinstance(part, Derived):
+            known[part.name] = part.compute(known)
+    return np.stack([known[name] for name in pipeline.feature_names], axis=1)
 
 
 def served_scores(handbook: Handbook, recipe: Recipe, names: Sequence[str]) -> NDArray[np.float64]:
@@ -88,6 +97,8 @@ def served_scores(handbook: Handbook, recipe: Recipe, names: Sequence[str]) -> N
         float64 (n,): the served score of each payment of the split, NaN for the others.
     """
     history, score = handbook.history, np.full(len(handbook.history), np.nan)
+    # As the model gets them.
+    features = handbook.features.astype(np.float32)
     ids = np.array(history.ids)
     order = np.lexsort((ids, history.label_time_us))
     known = (history.label_time_us // DAY_US)[order]
@@ -97,19 +108,21 @@ def served_scores(handbook: Handbook, recipe: Recipe, names: Sequence[str]) -> N
         until = int(np.searchsorted(known, today, "right"))
         for first in range(learned, until, CHUNK):
             part = order[first : min(first + CHUNK, until)]
-            recipe.learn(handbook.features[part].tolist(), history.positive[part].tolist(), names, ids[part].tolist())
+            recipe.learn(features[part].tolist(), history.positive[part].tolist(), names, ids[part].tolist())
         learned = until
         rows = np.flatnonzero(handbook.split & (day == today))
         session = onnxruntime.InferenceSession(export(recipe.copy().model, names), providers=["CPUExecutionProvider"])
-        (scores,) = session.run([OUTPUT_NAME], {INPUT_NAME: handbook.features[rows]})
+        (scores,) = session.run([OUTPUT_NAME], {INPUT_NAME: features[rows]})
         score[rows] = np.asarray(scores)[:, 0]
     return score
 
 
-def measure(handbook: Handbook, model: Model, names: Sequence[str]) -> tuple[Quality, float]:
-    """The quality of a model, and the seconds of CPU time that it took."""
+def measure(handbook: Handbook, pipeline: Pipeline) -> tuple[Quality, float]:
+    """The quality of a pipeline's model, and the seconds of CPU time that it took."""
     began = time.process_time()
-    score = served_scores(handbook, declared(model, names), names)
+    names = pipeline.feature_names
+    handbook = replace(handbook, features=with_derived(handbook.features, pipeline))
+    score = served_scores(handbook, declared(pipeline.model, names), names)
     return quality_overall(handbook.history, score, handbook.split), time.process_time() - began
 
 
@@ -149,8 +162,7 @@ def main() -> int:
         async def run() -> list[Figure]:
             if not loaded:
                 loaded.append(Handbook.load(arguments.folder))
-            declaration = load_pipeline(name)
-            quality, seconds = measure(loaded[0], declaration.model, declaration.feature_names)
+            quality, seconds = measure(loaded[0], load_pipeline(name))
             took = figure(f"{name}: learned and scored", seconds, "s of CPU", better="lower")
             return [*compared(name, asdict(quality)), took]
 
