@@ -7,7 +7,6 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 PYTHON ?= python3
 BIN := .venv/bin
 HANDBOOK ?= ../shared/data/handbook/handbook_raw.parquet
-TESTS ?= tests/unit tests/integration tests/end_to_end
 CODE := deploy pipelines protos requirements services tests $(wildcard loadtests .ci)
 
 # The environment is current while these files are what they were when it was made, whatever their dates say.
