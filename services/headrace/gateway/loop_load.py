@@ -17,7 +17,7 @@ EVERY_S = 0.02
 GAIN = 0.3
 IDLE_SHARE = 0.8
 BUSY_SHARE = 0.98
-LONGEST_REST = 4.0
+LONGEST_REST = 1.0
 
 
 def rest_for(share: float) -> float:

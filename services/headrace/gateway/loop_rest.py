@@ -19,6 +19,10 @@ LOOK_S = 0.001
 SLEPT_S = 0.0002
 """It has, when it had nothing to do for so long between two looks."""
 
+INTAKE_SHARE = 0.3
+"""At most for this share of the time that the last batch took: or all that is done might be to take in calls and refuse
+them."""
+
 LONGEST_INTAKE_S = 0.1
 
 
@@ -41,8 +45,7 @@ class LoopRest:
     def ended(self, now: float, took_s: float) -> None:
         """A batch has ended after so many seconds."""
         self._until = now + min(LONGEST_S, self._share() * took_s)
-        # Not longer than the batch took: taking in calls only to refuse them must not be all that is done.
-        self._latest = now + min(LONGEST_INTAKE_S, took_s)
+        self._latest = now + min(LONGEST_INTAKE_S, INTAKE_SHARE * took_s)
         self._look(now)
 
     def waited(self, since: float) -> bool:

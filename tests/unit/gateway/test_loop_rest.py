@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.gateway.loop_rest import LONGEST_INTAKE_S, LONGEST_S, LOOK_S, LoopRest
+from headrace.gateway.loop_rest import INTAKE_SHARE, LONGEST_INTAKE_S, LONGEST_S, LOOK_S, LoopRest
 
 
 class Loop:
@@ -32,7 +32,7 @@ def test_a_full_batch_waits_while_the_loop_has_something_to_take_in() -> None:
     for _ in range(10):
         assert not loop.may_begin()
         loop.works(LOOK_S)
-    assert loop.now < 0.050
+    assert loop.now < INTAKE_SHARE * 0.050
     assert not loop.may_begin()
     # It had time for more, and nothing came.
     loop.works(LOOK_S / 2)
@@ -43,12 +43,12 @@ def test_a_full_batch_waits_while_the_loop_has_something_to_take_in() -> None:
     assert loop.may_begin()
 
 
-def test_it_does_not_wait_longer_than_the_last_batch_took() -> None:
+def test_it_waits_for_a_share_of_what_the_last_batch_took() -> None:
     loop = Loop()
-    loop.rest.ended(loop.now, 0.010)
+    loop.rest.ended(loop.now, 0.020)
     while not loop.may_begin():
         loop.works(LOOK_S)
-    assert loop.now == pytest.approx(0.010)
+    assert loop.now == pytest.approx(INTAKE_SHARE * 0.020)
     loop.rest.ended(loop.now, 5.0)
     began = loop.now
     while not loop.may_begin():
