@@ -6,8 +6,9 @@ second offered, where the most that was ever answered was 2,300 (single runs of 
 magnitude and no more):
 
 - No limit: 530 a second answered; nearly all others expired.
-- `grpc.server.max_pending_requests` bounds the calls that wait until our event loop takes them, which takes one a turn.
-  From this many on they are refused at random, and from the hard limit on all of them, in gRPC's core. With 20 (40):
+- `grpc.server.max_pending_requests` bounds the calls that wait until our event loop takes them (one at a time, in these
+  runs; `grpc_intake` takes several now). From this many on they are refused at random, and from the hard limit on all
+  of them, in gRPC's core. With 20 (40):
   1,800 and 1,960 a second answered. A refused call ends with CANCELLED, and without a retry delay.
 - `maximum_concurrent_rpcs` = 8: 29 of 17,763 calls refused, 440 a second answered: calls wait before they are counted.
 - `grpc.max_concurrent_streams` = 16: 51 of 12,464 calls answered. Calls wait in the client, and the client itself was

@@ -1,9 +1,9 @@
 """When the event loop is to take in rows rather than work on the next batch. Pure: told the time, it says until when.
 
 Two reasons. A busy loop gathers larger batches, each of which costs less a row (see `loop_load`). And when batches are
-full whatever it does, it still has to look at what has arrived: gRPC hands the loop one call in a few turns, and full
-batches back to back leave it few turns. What is not taken in grows old where admission does not see it, and is let in
-when nobody waits for it any more.
+full whatever it does, it still has to look at what has arrived: gRPC hands the loop a few calls in a few turns, and
+full batches back to back leave it few turns. What is not taken in grows old where admission does not see it, and is let
+in when nobody waits for it any more.
 """
 
 from __future__ import annotations
