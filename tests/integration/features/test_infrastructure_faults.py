@@ -98,10 +98,11 @@ async def test_a_worker_without_progress_ends_itself(
     hung = private.process_id(program)
     os.kill(hung, signal.SIGSTOP)
     try:
-        assert await worker.wait(40) == 1
+        assert await worker.wait(60) == 1
     finally:
         os.kill(hung, signal.SIGCONT)
-    assert says in worker.text()
+    # A commit may be under way when the program stops; it is given up with the batch it belongs to.
+    assert says in worker.text() or "not handled within 6 s" in worker.text()
     await deployment.publish(payments.records[half:])
     await deployment.until_supervised(deployment.caught_up, "everything is committed")
     await deployment.assert_exact()

@@ -138,8 +138,9 @@ async def test_a_refusal_of_the_caller_ends_the_stream(stream: Stream) -> None:
     async with serving(lambda *_: "deny") as (server, target):
         with pytest.raises(CallError, match="PERMISSION_DENIED: not for you"):
             await stream(target, 3)
-    # Once more where a request met the end of the first, which then has no status of the gateway's.
-    assert server.connections <= 3
+    # A request that meets the end of the stream hides the gateway's status, and it is asked again: the machine says how
+    # often, and it is far from the twenty and more times of thirty seconds of patience.
+    assert server.connections < 10
 
 
 @both

@@ -364,18 +364,21 @@ class AnyOrder(RuleBasedStateMachine):
         if table is None:
             return
         self.state.restore(table)
-        if table.adopted:
-            assert table.epoch == self.tables[-1].epoch
-            # As they were read: one that has left since is no matter.
-            assert set(self.read.values()) == {table.epoch}
-            self.tables[-1] = table
-            return
         if self.tables and table.epoch == self.tables[-1].epoch:
-            # A command that changes nothing of what answers.
-            assert table.next_command == self.tables[-1].next_command + 1
-            assert table.champion == self.tables[-1].champion
+            before = self.tables[-1]
+            assert table.champion == before.champion
+            if table.next_command == before.next_command:
+                assert table.adopted
+                assert not before.adopted
+                # As they were read: one that has left since is no matter.
+                assert set(self.read.values()) == {table.epoch}
+            else:
+                # A command that changes nothing of what answers.
+                assert table.next_command == before.next_command + 1
+                assert table.adopted == before.adopted
             self.tables[-1] = table
             return
+        assert not table.adopted
         if self.tables:
             before = self.tables[-1]
             assert table.epoch == before.epoch + 1
