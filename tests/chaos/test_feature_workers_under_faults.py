@@ -34,7 +34,7 @@ from tests.chaos.feature_producers import Producers
 from tests.chaos.feature_traffic import BAD
 from tests.integration.features.deployment import Deployment, Worker
 from tests.integration.features.log_contents import Contents
-from tests.integration.test_local_stack import free_ports
+from tests.ports import free_ports
 
 SEED = int(os.environ.get("HEADRACE_CHAOS_SEED") or secrets.randbelow(10**6))
 SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS") or 180)

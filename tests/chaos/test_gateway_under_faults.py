@@ -29,7 +29,7 @@ from tests.chaos.gateway_callers import Callers, calling
 from tests.chaos.gateway_faults import FaultsBelow, GatewayFaults
 from tests.integration.gateway.deployment import Deployment, deploy, eventually, free_port
 from tests.integration.private_triton import PrivateTriton
-from tests.integration.test_local_stack import free_ports
+from tests.ports import free_ports
 
 SEED = int(os.environ.get("HEADRACE_CHAOS_SEED") or secrets.randbelow(10**6))
 SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS") or 90)

@@ -29,7 +29,7 @@ from tests.chaos.learning_account import Account
 from tests.chaos.learning_loop import DECLARATION, Loop
 from tests.chaos.learning_stack import LoopFaults
 from tests.chaos.learning_without import SERVICES
-from tests.integration.test_local_stack import free_ports
+from tests.ports import free_ports
 
 SEED = int(os.environ.get("HEADRACE_CHAOS_SEED") or secrets.randbelow(10**6))
 SEEDS = range(SEED, SEED + int(os.environ.get("HEADRACE_CHAOS_RUNS") or 3))

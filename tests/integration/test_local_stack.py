@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +22,10 @@ import redis
 import tritonclient.grpc
 from onnx import TensorProto, helper
 
-from deploy.local import Layout, Ports, Stack, StackError
+from deploy.local import Layout, Stack, StackError
 from deploy.local.processes import marked_processes, port_is_free, read_process
 from headrace.platform.triton_config import MODEL_FILE, triton_model_config
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -35,22 +35,6 @@ def wait_until(condition: Callable[[], bool], what: str, deadline: float = 30.0)
     while not condition():
         assert time.monotonic() < end, f"not within {deadline} s: {what}"
         time.sleep(0.02)
-
-
-def free_ports() -> Ports:
-    with ExitStack() as open_sockets:
-        numbers = [open_sockets.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(13)]
-        ports = [server.getsockname()[1] for server in numbers]
-    return Ports(
-        kafka=ports[0],
-        kafka_controller=ports[1],
-        redis=ports[2],
-        triton_http=ports[3],
-        triton_grpc=ports[4],
-        triton_metrics=ports[5],
-        gateway=ports[6],
-        operations=dict(zip(Ports().operations, ports[7:], strict=True)),
-    )
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from headrace.platform.topics import Topics, deployed_name
 from tests.integration.features.deployment import Deployment
 from tests.integration.features.older_redis import keep_files, restart_from
 from tests.integration.features.payments import Payments
-from tests.integration.test_local_stack import free_ports
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.timeout(120)
 

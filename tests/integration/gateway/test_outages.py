@@ -36,7 +36,7 @@ from headrace.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from tests.integration.gateway.callers import channel
 from tests.integration.gateway.deployment import Deployment, GatewayProcess, deploy, event, eventually, free_port
 from tests.integration.gateway.test_calls import batch
-from tests.integration.test_local_stack import free_ports
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.timeout(180)
 

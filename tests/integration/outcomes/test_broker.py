@@ -15,7 +15,7 @@ from deploy.local import Layout, Stack
 from headrace.platform import kafka
 from headrace.platform.topics import Topics, create_topics, deployed_name
 from tests.integration.outcomes.deployment import PARTITIONS, Deployment, label, on_day, prediction, summary
-from tests.integration.test_local_stack import free_ports
+from tests.ports import free_ports
 
 EVENTS = 6000
 
