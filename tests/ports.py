@@ -35,6 +35,8 @@ def free_ports() -> Ports:
         ports = range(first + 1, first + BLOCK)
         if all(port_is_free(port) for port in ports):
             _claims.append(claim)
-            return Ports(*ports[:7], operations=dict(zip(Ports().operations, ports[7:], strict=False)))
+            kafka, controller, redis, http, grpc, metrics, gateway, *rest = ports
+            operations = dict(zip(Ports().operations, rest, strict=False))
+            return Ports(kafka, controller, redis, http, grpc, metrics, gateway, operations)
         claim.close()
     raise AssertionError(f"no {BLOCK} free ports in a row from {LOWEST} to {blocks[-1] + BLOCK}")
