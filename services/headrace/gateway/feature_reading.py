@@ -101,7 +101,8 @@ class FeatureReading:
         """The same with logs that were read a moment ago where there are any; first answers are always read."""
         read_at = self._cache.now()
         entity_ids = self._entity_ids(columns)
-        cached = self._cache.lookup(list(zip(*entity_ids, strict=True)))
+        # Without windows there are no keys.
+        cached = self._cache.lookup(list(zip(*entity_ids, strict=True)) or [()] * len(ids))
         missing = np.array([row for row, logs in enumerate(cached) if logs is None], np.intp)
         snapshot = await self._snapshot(columns.take(missing), ids)
         values = np.empty((len(ids), self._plan.width))

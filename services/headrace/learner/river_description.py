@@ -15,6 +15,7 @@ from headrace.learner.errors import UnsupportedRecipeError
 # Scalers look at the features that are there; what is absent stays absent behind them.
 _PASS_ABSENCE = (
     "AdaptiveStandardScaler",
+    "ConstantScaler",
     "MaxAbsScaler",
     "MinMaxScaler",
     "RobustScaler",

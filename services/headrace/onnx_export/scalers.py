@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from river import preprocessing
 
+from headrace.estimators import ConstantScaler
 from headrace.onnx_export.conversion import only, transformer
 from headrace.onnx_export.graph import Columns, Graph
 
@@ -69,6 +70,12 @@ def robust_scaler(step: Any, columns: Columns, graph: Graph) -> Columns:
         ranges = [step.iqr[name].get() if name in step.iqr else None for name in columns.names]
         tensor = _divided(graph, tensor, [span or 0.0 for span in ranges])
     return Columns(tensor, columns.names)
+
+
+@transformer(ConstantScaler)
+def constant_scaler(step: Any, columns: Columns, graph: Graph) -> Columns:
+    """x / divisor."""
+    return Columns(graph.node("Div", columns.tensor, graph.double(float(step.divisor))), columns.names)
 
 
 @transformer(preprocessing.Normalizer)

@@ -94,7 +94,9 @@ class Evaluator:
         self.plan.derived_values(out)
 
     def _fill(self, tables: Tables, events: EventColumns, logs: Sequence[EntityLogs], out: FloatArray) -> None:
-        """Fill the columns of the entities of the tables."""
+        """Fill the columns of the entities of the tables; a pipeline without windows has none."""
+        if not logs:
+            return
         if self._kernel is None:
             for of in logs:
                 evaluate(of.plan, events, of.state(), out[:, of.plan.columns])

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +17,9 @@ from headrace.gateway.answer_records import AnswerRecords
 from headrace.gateway.circuit_breaker import CircuitBreaker
 from headrace.gateway.feature_cache import FeatureCache
 from headrace.gateway.feature_reading import FeatureReading
+from headrace.pipeline import Entity, EventSchema, Label, Model, Number, OnDemand, Pipeline, Text
 from headrace.pipeline.events import EventColumns, hash_ids
-from headrace.pipeline.state import compile_plan
+from headrace.pipeline.state import FeaturePlan, compile_plan
 from headrace.pipeline.stored_logs import EntityLogs
 from headrace.platform.event_codec import CheckedEvent, event_columns
 from headrace.platform.feature_state import FeatureStateReader, StateSnapshot, distinct
@@ -36,6 +39,7 @@ class MemoryState:
         self.history = [dict(self.logs)]
         self.away = False
         self.reads = 0
+        self.entities = len(PLAN.entities)
 
     def merge(self, event: CheckedEvent) -> None:
         columns = event_columns(pipeline, [event])
@@ -57,7 +61,7 @@ class MemoryState:
     def snapshot(self, events: EventColumns, position: int, answers: int = 0) -> StateSnapshot:
         logs = self.history[position + 1]
         entities = []
-        for number, plan in enumerate(PLAN.entities):
+        for number, plan in enumerate(PLAN.entities[: self.entities]):
             ids, slots = distinct(events.texts[plan.field])
             stored = [logs.get((number, text), b"") for text in ids]
             entities.append(EntityLogs(plan, ids, slots, stored, [b""] * len(ids) if plan.has_labels else []))
@@ -83,9 +87,9 @@ class Gateway:
         self.reading = self.reading_with(FeatureCache(1 << 20, cache_s, lambda: self.now))
         self.made = 0
 
-    def reading_with(self, cache: FeatureCache | None) -> FeatureReading:
+    def reading_with(self, cache: FeatureCache | None, plan: FeaturePlan = PLAN) -> FeatureReading:
         return FeatureReading(
-            PLAN,
+            plan,
             cast("FeatureStateReader", self.state),
             cast("AnswerRecords", NoRecords()),
             timeout_s=5,
@@ -165,3 +169,30 @@ def test_while_redis_is_away_what_was_read_a_moment_ago_still_counts() -> None:
     assert [list(state.degradations) for state in rows.states] == [[], [DEGRADATION_FEATURES_DEFAULTED]]
     assert rows.states[0].event_positions == [0]
     assert gateway.warned == ["OSError: away"]
+
+
+def halves(events: EventColumns) -> npt.NDArray[np.float64]:
+    return events.numbers["amount"] / 2
+
+
+@pytest.mark.parametrize("cache_s", [0.0, 1.0], ids=["without cache", "with cache"])
+def test_a_pipeline_without_windows_needs_no_keys(cache_s: float) -> None:
+    declared = Pipeline(
+        "given",
+        event=EventSchema(Text("key"), Number("amount")),
+        entities=[Entity("key", "key")],
+        key="key",
+        features=[OnDemand("half", halves)],
+        label=Label(horizon=100),
+        model=Model("none", lambda: None),
+    )
+    gateway = Gateway(cache_s)
+    gateway.state.entities = 0
+    reading = gateway.reading_with(FeatureCache(1 << 20, cache_s, lambda: 0.0), compile_plan(declared))
+    for _ in range(2):
+        found = [
+            CheckedEvent(name, START_US, [name], [amount], answered=False) for name, amount in (("a", 1), ("b", 4))
+        ]
+        rows = asyncio.run(reading.read(event_columns(declared, found)))
+        assert rows.values.tolist() == [[0.5], [2.0]]
+        assert not any(state.degradations for state in rows.states)

@@ -23,7 +23,7 @@ from river import (
     stats,
 )
 
-from headrace.estimators import PlattScaling, PriorCorrection
+from headrace.estimators import ConstantScaler, PlattScaling, PriorCorrection
 from tests.unit.onnx_export.case import NAMES, Case
 from tests.unit.onnx_export.every_tree import TREES
 
@@ -56,6 +56,7 @@ TRANSFORMERS = {
     "robust_scaler": Case(lambda: _behind(preprocessing.RobustScaler())),
     "robust_scaler_centring": Case(lambda: _behind(preprocessing.RobustScaler(with_scaling=False))),
     "robust_scaler_scaling": Case(lambda: _behind(preprocessing.RobustScaler(with_centering=False, q_inf=0.1))),
+    "constant_scaler": Case(lambda: _behind(ConstantScaler(1000.0))),
     "normalizer": Case(lambda: _behind(preprocessing.Normalizer())),
     "normalizer_1": Case(lambda: _behind(preprocessing.Normalizer(order=1))),
     "normalizer_inf": Case(lambda: _behind(preprocessing.Normalizer(order=float("inf")))),

@@ -232,3 +232,24 @@ def test_numpy_alone_does_where_numba_is_not_installed(monkeypatch: pytest.Monke
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("headrace.pipeline.compiled.kernel")
     assert load_kernel.__wrapped__(None) is None
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["machine code", "numpy"])
+def test_a_pipeline_without_windows_has_its_features_as_they_are_given(compiled: bool) -> None:
+    plan = compile_plan(
+        Pipeline(
+            "given",
+            event=PAGED,
+            entities=[Entity("key", "key")],
+            key="key",
+            features=[OnDemand("doubled", weight_doubled)],
+            label=Label(horizon=100),
+            model=Model("none", lambda: None),
+        )
+    )
+    events = EventColumns(["a", "b"], np.array([1, 2]), {"key": ["x", "y"]}, {"cents": np.array([150.0, 400.0])})
+    evaluator = Evaluator(plan, kernel() if compiled else None)
+    assert evaluator.vectors(events, []).tolist() == [[300.0], [800.0]]
+    out = np.empty((2, 1))
+    assert list(evaluator.steps(events, [], out)) == [None]
+    assert out.tolist() == [[300.0], [800.0]]
