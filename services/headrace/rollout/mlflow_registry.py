@@ -16,9 +16,11 @@ from typing import Any
 
 from headrace.platform.artifacts import ArtifactStore
 from headrace.platform.logging import get_logger
+from headrace.rollout.mlflow_database import create_database
 from headrace.rollout.registrar import CHALLENGER, CHAMPION, Candidate
 from headrace.v1 import model_pb2
 
+SQLITE = "sqlite:///"
 VERSION_TAG = "headrace.version"
 PAGE = 200
 UNFINISHED_S = 3600.0
@@ -137,7 +139,8 @@ class MlflowRegistry:
         is_database = not self._uri.startswith("http")
         if is_database:
             self._artifacts.mkdir(parents=True, exist_ok=True)
-            Path(self._uri.partition(":///")[2]).parent.mkdir(parents=True, exist_ok=True)
+        if self._uri.startswith(SQLITE):
+            create_database(Path(self._uri.removeprefix(SQLITE)))
         client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
         experiment = client.get_experiment_by_name(self._pipeline)
         if experiment is not None:

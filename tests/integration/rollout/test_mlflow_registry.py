@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sqlite3
+import sys
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -60,6 +63,31 @@ def test_a_version_is_registered_once_with_alias_tags_and_files(tmp_path: Path) 
     lineage = json.loads((files / "lineage.json").read_text())
     assert (lineage["parent"], lineage["learned"]) == ("000001", [{"partition": 0, "first": 0, "end": 10}])
     assert client.get_run(found.run_id).data.metrics == {"log_loss": 0.25}
+
+
+async def test_a_kill_while_the_database_is_made_leaves_none_that_is_half_made(tmp_path: Path) -> None:
+    path, store = tmp_path / "state" / "mlflow.db", ArtifactStore(tmp_path / "artifacts")
+    begin = (
+        "import sys; from pathlib import Path; from headrace.rollout.mlflow_database import create_database; "
+        "create_database(Path(sys.argv[1]))"
+    )
+    maker = await asyncio.create_subprocess_exec(sys.executable, "-c", begin, str(path))
+
+    async def begun() -> bool:
+        return path.exists() or maker.returncode is not None
+
+    await eventually(begun, "the database is begun", 90)
+    with suppress(ProcessLookupError):
+        maker.kill()
+    await maker.wait()
+    left = _schema(path)
+    MlflowRegistry(f"sqlite:///{path}", tmp_path / "files", store, "fraud").register(candidate(store, 1))
+    assert _schema(path) == left
+
+
+def _schema(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as database:
+        return [str(version) for (version,) in database.execute("select version_num from alembic_version")]
 
 
 def test_old_entries_leave_with_their_runs_and_files(tmp_path: Path) -> None:
