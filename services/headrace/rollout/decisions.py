@@ -139,9 +139,15 @@ class Rollout:
     def announce(self, model: model_pb2.ModelVersion) -> Announcement:
         """Take note of a version from the log, in log order."""
         releases = self._releases
-        if model.learner_epoch < releases.learner_epoch:
+        if model.learner_epoch < releases.read_epoch:
             return Announcement.ZOMBIE
+        releases.read_epoch = model.learner_epoch
         there = next((one.model for one in routed(self.table) if one.model.version == model.version), None)
+        if model.learner_epoch < releases.learner_epoch:
+            # Read again after a restart: an earlier leader announced it, and a command may still name it.
+            if there is None or there.onnx.sha256 == model.onnx.sha256:
+                releases.add(model)
+            return Announcement.KNOWN
         if there is not None and there.onnx.sha256 != model.onnx.sha256:
             return Announcement.CONFLICT
         releases.learner_epoch = model.learner_epoch

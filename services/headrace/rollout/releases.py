@@ -30,13 +30,15 @@ class Releases:
         shadow_challengers: whether the pipeline declares that its challengers are scored as shadows.
 
     Attributes:
-        learner_epoch: the highest that was announced.
+        learner_epoch: the highest that was announced or routed.
+        read_epoch: the highest that was read so far, in log order; at a start it is behind what is routed.
         known: versions that are announced, by name.
         failed: those of them that failed a check.
     """
 
     def __init__(self, *, shadow_challengers: bool) -> None:
         self.learner_epoch = 0
+        self.read_epoch = 0
         self.known: dict[str, model_pb2.ModelVersion] = {}
         self.failed: dict[str, Failure] = {}
         self._shadow_challengers = shadow_challengers

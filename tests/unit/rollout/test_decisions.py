@@ -114,6 +114,24 @@ def test_a_replaced_learner_is_ignored() -> None:
     assert state.candidate is None
 
 
+def test_what_earlier_learners_announced_is_known_after_a_restart() -> None:
+    log = [version(4), version(5), version(6, learner_epoch=2), version(7, learner_epoch=3)]
+    state = rollout()
+    for model in log:
+        state.announce(model)
+    deliver(state)
+    again = rollout()
+    again.restore(route(state))
+    assert [again.announce(model) for model in log] == [Announcement.KNOWN] * len(log)
+    assert again.candidate is None
+    assert deliver(again).version == "000007"
+    back = route_pb2.RouteCommand(rollback=route_pb2.Rollback(version="000004"), by="test")
+    for one in (state, again):
+        assert one.give(0, back)
+        assert deliver(one).version == "000004"
+        assert route(one).champion.model == version(4)
+
+
 def test_a_learner_that_lost_its_state_starts_over() -> None:
     state = rollout()
     serve(state, 7)
