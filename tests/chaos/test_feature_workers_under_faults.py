@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -25,7 +23,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from deploy.local import Layout, Stack
+from deploy.local import Stack
 from headrace.pipeline.state import LABEL_RECORD, compile_plan
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.topics import Topics, deployed_name
@@ -34,7 +32,7 @@ from tests.chaos.feature_producers import Producers
 from tests.chaos.feature_traffic import BAD
 from tests.integration.features.deployment import Deployment, Worker
 from tests.integration.features.log_contents import Contents
-from tests.ports import free_ports
+from tests.private_stack import private_stack
 
 SEED = int(os.environ.get("HEADRACE_CHAOS_SEED") or secrets.randbelow(10**6))
 SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS") or 180)
@@ -46,14 +44,8 @@ pytestmark = pytest.mark.timeout(SECONDS + 900)
 
 @pytest.fixture(scope="module")
 def private() -> Iterator[Stack]:
-    directory = Path(tempfile.mkdtemp(prefix="chaos-stack-"))
-    stack = Stack(Layout(run=directory / "local", keys=directory / "keys"), free_ports())
-    try:
-        stack.start_infrastructure()
+    with private_stack() as stack:
         yield stack
-    finally:
-        stack.stop()
-        shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -20,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local import Layout, Stack
+from deploy.local import Stack
 from headrace.platform.kafka import KafkaUnavailable
 from headrace.v1.event_pb2 import Event
 from headrace.v1.prediction_pb2 import ROLE_REPEAT
@@ -29,7 +27,7 @@ from tests.chaos.gateway_callers import Callers, calling
 from tests.chaos.gateway_faults import FaultsBelow, GatewayFaults
 from tests.integration.gateway.deployment import Deployment, deploy, eventually, free_port
 from tests.integration.private_triton import PrivateTriton
-from tests.ports import free_ports
+from tests.private_stack import private_stack
 
 SEED = int(os.environ.get("HEADRACE_CHAOS_SEED") or secrets.randbelow(10**6))
 SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS") or 90)
@@ -48,14 +46,8 @@ pytestmark = pytest.mark.timeout(SECONDS + 1200)
 
 @pytest.fixture(scope="module")
 def private() -> Iterator[Stack]:
-    directory = Path(tempfile.mkdtemp(prefix="chaos-stack-"))
-    stack = Stack(Layout(run=directory / "local", keys=directory / "keys"), free_ports())
-    try:
-        stack.start_infrastructure()
+    with private_stack() as stack:
         yield stack
-    finally:
-        stack.stop()
-        shutil.rmtree(directory)
 
 
 @pytest.fixture

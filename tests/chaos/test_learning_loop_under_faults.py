@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from deploy.local import Layout, Stack
+from deploy.local import Stack
 from headrace.demo.history import History
 from headrace.demo.history_source import load_history
 from headrace.pipeline import Pipeline
@@ -29,7 +27,7 @@ from tests.chaos.learning_account import Account
 from tests.chaos.learning_loop import DECLARATION, Loop
 from tests.chaos.learning_stack import LoopFaults
 from tests.chaos.learning_without import SERVICES
-from tests.ports import free_ports
+from tests.private_stack import private_stack
 
 SEED = int(os.environ.get("HEADRACE_CHAOS_SEED") or secrets.randbelow(10**6))
 SEEDS = range(SEED, SEED + int(os.environ.get("HEADRACE_CHAOS_RUNS") or 3))
@@ -44,14 +42,8 @@ pytestmark = pytest.mark.timeout(3600)
 
 @pytest.fixture(scope="module")
 def private() -> Iterator[Stack]:
-    directory = Path(tempfile.mkdtemp(prefix="chaos-loop-"))
-    stack = Stack(Layout(run=directory / "local", keys=directory / "keys"), free_ports())
-    try:
-        stack.start_infrastructure()
+    with private_stack() as stack:
         yield stack
-    finally:
-        stack.stop()
-        shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")

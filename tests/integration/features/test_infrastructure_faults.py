@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,28 +13,22 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
-from deploy.local import Layout, Stack
+from deploy.local import Stack
 from headrace.pipeline.state import compile_plan
 from headrace.platform.pipelines import load_pipeline
 from headrace.platform.topics import Topics, deployed_name
 from tests.integration.features.deployment import Deployment
 from tests.integration.features.older_redis import keep_files, restart_from
 from tests.integration.features.payments import Payments
-from tests.ports import free_ports
+from tests.private_stack import private_stack
 
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
 def private() -> Iterator[Stack]:
-    directory = Path(tempfile.mkdtemp(prefix="private-stack-"))
-    stack = Stack(Layout(run=directory / "local", keys=directory / "keys"), free_ports())
-    try:
-        stack.start_infrastructure()
+    with private_stack() as stack:
         yield stack
-    finally:
-        stack.stop()
-        shutil.rmtree(directory)
 
 
 @pytest.fixture

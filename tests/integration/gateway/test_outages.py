@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +18,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from deploy.local import Layout, Stack
+from deploy.local import Stack
 from headrace.platform.kafka import KafkaUnavailable
 from headrace.v1.event_pb2 import Event
 from headrace.v1.prediction_pb2 import (
@@ -36,21 +34,15 @@ from headrace.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from tests.integration.gateway.callers import channel
 from tests.integration.gateway.deployment import Deployment, GatewayProcess, deploy, event, eventually, free_port
 from tests.integration.gateway.test_calls import batch
-from tests.ports import free_ports
+from tests.private_stack import private_stack
 
 pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
 def private() -> Iterator[Stack]:
-    directory = Path(tempfile.mkdtemp(prefix="private-stack-"))
-    stack = Stack(Layout(run=directory / "local", keys=directory / "keys"), free_ports())
-    try:
-        stack.start_infrastructure()
+    with private_stack() as stack:
         yield stack
-    finally:
-        stack.stop()
-        shutil.rmtree(directory)
 
 
 @pytest.fixture

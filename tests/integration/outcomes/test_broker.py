@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from deploy.local import Layout, Stack
+from deploy.local import Stack
 from headrace.platform import kafka
 from headrace.platform.topics import Topics, create_topics, deployed_name
 from tests.integration.outcomes.deployment import PARTITIONS, Deployment, label, on_day, prediction, summary
-from tests.ports import free_ports
+from tests.private_stack import private_stack
 
 EVENTS = 6000
 
 
 @pytest.fixture(scope="module")
 def private() -> Iterator[Stack]:
-    directory = Path(tempfile.mkdtemp(prefix="private-stack-"))
-    stack = Stack(Layout(run=directory / "local", keys=directory / "keys"), free_ports())
-    try:
-        stack.start_infrastructure()
+    with private_stack() as stack:
         yield stack
-    finally:
-        stack.stop()
-        shutil.rmtree(directory)
 
 
 @pytest.fixture
