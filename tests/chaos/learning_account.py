@@ -30,6 +30,8 @@ class Account:
         not_learned: outcomes that are not in it.
         artifacts_wrong: files of versions that are missing, have another hash, or are not signed.
         replays_wrong: versions that are not what their recorded order gives.
+        versions_unknown: versions that answered and are not announced.
+        lineages_incomplete: events of which something is not known, of those that were followed.
     """
 
     outcomes_missing: list[str] = field(default_factory=list)
@@ -42,6 +44,8 @@ class Account:
     not_learned: list[Position] = field(default_factory=list)
     artifacts_wrong: list[str] = field(default_factory=list)
     replays_wrong: list[str] = field(default_factory=list)
+    versions_unknown: list[str] = field(default_factory=list)
+    lineages_incomplete: list[str] = field(default_factory=list)
 
     @property
     def wrong(self) -> dict[str, int]:
@@ -108,7 +112,9 @@ def compare_lineage(
                 found.parents_wrong.append(version.version)
             continue
         children[version.parent].append(version.version)
-        order = orders[version.version]
+        order = orders.get(version.version)
+        if order is None:
+            continue
         if order.parent != version.parent or order.parent_order != parent.order or parent.version >= version.version:
             found.parents_wrong.append(version.version)
         begin = {one.partition: one.end for one in parent.learned}

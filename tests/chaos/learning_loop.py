@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,6 +14,9 @@ from typing import Any
 import grpc.aio
 
 from deploy.local import Stack
+from headrace.cli.lineage_trace import Tracer
+from headrace.cli.model_catalog import read_catalog
+from headrace.cli.record_search import RecordSearch
 from headrace.demo.following import follow
 from headrace.demo.grpc_calls import Caller
 from headrace.demo.history import History
@@ -24,7 +26,7 @@ from headrace.demo.replay import Replay
 from headrace.demo.run import PATIENT
 from headrace.learner import order_log, signed_artifacts, snapshot
 from headrace.learner.announcements import read_announced
-from headrace.learner.errors import SnapshotError
+from headrace.learner.errors import LearnerError, SnapshotError
 from headrace.learner.replay import replay
 from headrace.pipeline import Pipeline
 from headrace.platform import kafka
@@ -39,7 +41,9 @@ from tests.chaos.learning_account import Account, Position, compare_lineage, com
 from tests.chaos.learning_stack import LoopServices
 
 DECLARATION = "pipelines/fraud.py"
-READ_S = 60.0
+READ_S = 120.0
+TRACED = 40
+"""So many events are followed from their id to the artifact that answered."""
 
 
 @dataclass
@@ -54,6 +58,7 @@ class Loop:
         directory: for logs, artifacts and state.
         lockstep: step by step, or flowing at `rate` events per second.
         commands: of services that are not started as always.
+        within_s: seconds in which all must be learned, whatever happens meanwhile.
     """
 
     stack: Stack
@@ -64,6 +69,7 @@ class Loop:
     lockstep: bool = False
     rate: float = 150.0
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    within_s: float = 1200.0
 
     def __post_init__(self) -> None:
         self.directory.mkdir()
@@ -82,6 +88,7 @@ class Loop:
             **PATIENT,
         }
         self.services = LoopServices(self.stack, self.directory, settings, self.commands)
+        self.recording = Recording(self.history, self.pipeline)
         self.took_s = 0.0
         self.failed_requests: list[str] = []
 
@@ -93,9 +100,10 @@ class Loop:
         """
         supervising = []
         try:
-            await self.services.start()
-            async with asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(self.within_s), asyncio.TaskGroup() as tasks:
+                await self.services.start()
                 supervising.append(tasks.create_task(self.services.supervise()))
+                await self.services.all_ready()
                 if meanwhile is not None:
                     supervising.append(tasks.create_task(_wait_for(meanwhile)))
                 began = time.monotonic()
@@ -103,11 +111,15 @@ class Loop:
                 self.took_s = time.monotonic() - began
                 for task in supervising:
                     task.cancel()
+        except BaseException as error:
+            error.add_note(f"reached: {self.recording.counts}, kills and ends: {self.services.exits}")
+            error.add_note(self.services.last_words())
+            raise
         finally:
             await self.services.stop()
 
     async def _replay(self) -> None:
-        recording = Recording(self.history, self.pipeline)
+        recording = self.recording
         async with (
             kafka.KafkaAdmin(self.bootstrap, timeout_s=60) as admin,
             kafka.producer(self.bootstrap) as producer,
@@ -145,32 +157,52 @@ class Loop:
         outcomes = [(place, Outcome.FromString(value)) for place, value in await self._read(self.topics.outcomes)]
         compare_outcomes(found, labels, predictions, outcomes)
         versions = await self.versions()
+        names = {one.version for one in versions}
+        found.versions_unknown = sorted({one.model_version for one in predictions} - names)
         store, verifier = ArtifactStore(self.services.artifacts), Verifier.read(self.services.public_key)
         orders = {}
         for version in versions:
-            name = version.version
             for artifact in (version.onnx, version.snapshot, version.order):
                 try:
-                    content = signed_artifacts.get(store, verifier, artifact, name)
+                    content = signed_artifacts.get(store, verifier, artifact, version.version)
                 except SnapshotError as error:
                     found.artifacts_wrong.append(str(error))
                     continue
-                if hashlib.sha256(content).digest() != artifact.sha256 or len(content) != artifact.size_bytes:
+                if len(content) != artifact.size_bytes:
                     found.artifacts_wrong.append(artifact.uri)
-            orders[name] = order_log.decode(signed_artifacts.get(store, verifier, version.order, name))
+                if artifact == version.order:
+                    orders[version.version] = order_log.decode(content)
         compare_lineage(found, versions, orders, [place for place, _ in outcomes])
         for version in versions:
+            if wrong := await self._replayed(version.version, store, verifier):
+                found.replays_wrong.append(f"{version.version}: {wrong}")
+        await self._trace(found)
+        return found
+
+    async def _replayed(self, version: str, store: ArtifactStore, verifier: Verifier) -> str:
+        """What is wrong with a version that is learned again; empty where nothing is."""
+        try:
             again = await replay(
-                version.version,
+                version,
                 bootstrap=self.bootstrap,
                 topics=self.topics,
                 pipeline=self.pipeline,
                 store=store,
                 verifier=verifier,
             )
-            if not again.same:
-                found.replays_wrong.append(version.version)
-        return found
+        except LearnerError as error:
+            return str(error)
+        return "" if again.same else f"{again.learned_count} learned, {again.duplicates} twice, equal: {again.equal}"
+
+    async def _trace(self, found: Account) -> None:
+        """Follow events that are spread over the history."""
+        catalog = await read_catalog(self.bootstrap, self.topics, self.services.artifacts, self.services.public_key)
+        async with RecordSearch(self.bootstrap) as search:
+            tracer = Tracer(search, self.topics, self.pipeline, catalog, timeout_s=READ_S, whole=True)
+            for event_id in self.history.ids[:: max(1, len(self.history) // TRACED)]:
+                traced = await tracer.trace(event_id)
+                if traced.missing or traced.outcome is None:
+                    found.lineages_incomplete.append(f"{event_id}: {traced.missing or 'no outcome'}")
 
     async def weights(self) -> dict[int, Any]:
         """What each version has learned, by how many outcomes it has."""

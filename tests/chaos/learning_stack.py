@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from deploy.local import Stack, StackError
@@ -23,6 +24,7 @@ READY_S = 600.0
 STOP_S = 60.0
 PAUSE_S = (0.2, 3.0)
 POLL_S = 0.05
+LAST_LINES = 12
 MISCONFIGURED = 2
 
 FAULTS = [
@@ -79,11 +81,16 @@ class LoopServices:
         self.exits: Counter[str] = Counter()
 
     async def start(self) -> None:
-        """Create the topics, start the services, and wait until they are ready."""
-        create = [sys.executable, "-m", "headrace.cli", "topics", "create"]
-        await asyncio.to_thread(subprocess.run, create, env=self.environment, check=True, capture_output=True)
+        """Create the topics and start the services."""
+        command = [sys.executable, "-m", "headrace.cli", "topics", "create"]
+        create = partial(subprocess.run, command, env=self.environment, capture_output=True, text=True, timeout=READY_S)
+        created = await asyncio.to_thread(create, check=False)
+        assert created.returncode == 0, created.stderr
         for worker in self.workers.values():
             await worker.start()
+
+    async def all_ready(self) -> None:
+        """Wait until all services are ready."""
         for name in self.workers:
             await self.ready(name)
 
@@ -94,22 +101,19 @@ class LoopServices:
         async def answers() -> bool:
             return await asyncio.to_thread(_ready, url)
 
-        try:
-            await eventually(answers, f"{name} is ready", READY_S, every_s=0.1)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.workers[name].text()[-6000:]}") from None
+        await eventually(answers, f"{name} is ready", READY_S, every_s=0.1)
 
     async def supervise(self) -> None:
         """Start services again that have ended, until cancelled.
 
         Raises:
-            AssertionError: one has ended in a way that a restart does not help.
+            AssertionError: one has ended in a way that no restart helps.
         """
         while True:
             for name, worker in self.workers.items():
                 if worker.ended and worker.process is not None:
                     status = worker.process.returncode
-                    assert status != MISCONFIGURED, worker.text()[-6000:]
+                    assert status != MISCONFIGURED, f"{name} is misconfigured"
                     self.exits[f"{name} {status}"] += 1
                     await worker.start()
             await asyncio.sleep(POLL_S)
@@ -131,6 +135,16 @@ class LoopServices:
         worker = self.workers[name]
         if not worker.ended:
             worker.send(signal.SIGKILL)
+
+    def last_words(self) -> str:
+        """The ends of the logs, and of what else was logged at WARNING and above."""
+        parts = []
+        for name, worker in self.workers.items():
+            if worker.log.exists():
+                lines = worker.text().splitlines()
+                worse = [line for line in lines[:-LAST_LINES] if '"level": "info"' not in line][-LAST_LINES:]
+                parts += [f"== {name} (starts: {worker.starts})", *worse, "-- the end:", *lines[-LAST_LINES:]]
+        return "\n".join(parts)
 
     @property
     def tracebacks(self) -> list[str]:

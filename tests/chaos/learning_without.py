@@ -9,6 +9,7 @@ Not a setting of the services: nothing that runs for real can be started like th
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +21,8 @@ from headrace.platform import kafka
 
 SERVICES = {"transaction": "outcomes", "offsets": "learner"}
 """The service that each part is taken out of."""
+
+GAP_S = 0.1
 
 send_offsets = AIOKafkaProducer.send_offsets_to_transaction
 transaction = kafka.transaction
@@ -36,6 +39,8 @@ async def in_two(started: AIOKafkaProducer, *, timeout_s: float = kafka.SEND_TIM
     vars(started)["send_offsets_to_transaction"] = hold
     async with transaction(started, timeout_s=timeout_s):
         yield
+    # A broker that takes a moment: what is taken out is missed by whoever is killed here.
+    await asyncio.sleep(GAP_S)
     async with transaction(started, timeout_s=timeout_s):
         for offsets, group in held:
             await send_offsets(started, offsets, group)
