@@ -37,6 +37,6 @@ def free_ports() -> Ports:
             _claims.append(claim)
             kafka, controller, redis, http, grpc, metrics, gateway, *rest = ports
             operations = dict(zip(Ports().operations, rest, strict=False))
-            return Ports(kafka, controller, redis, http, grpc, metrics, gateway, operations)
+            return Ports(kafka, controller, redis, http, grpc, metrics, gateway, operations, rest[len(operations) :])
         claim.close()
     raise AssertionError(f"no {BLOCK} free ports in a row from {LOWEST} to {blocks[-1] + BLOCK}")

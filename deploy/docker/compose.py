@@ -31,8 +31,11 @@ _MOST_RESTARTS = 4
 
 _LOG_LINES = 15
 _LONGEST_LINE = 1_500
-_BUILDING = re.compile(r"#\d+ \[(?P<service>[a-z]+) [^\]]+\] ")
-_PULLING = re.compile(r" ?(?P<service>[a-z]+) Pulling$")
+_BUILDING = re.compile(r"#\d+ \[(?P<service>[a-z0-9-]+) [^\]]+\] ")
+_PULLING = re.compile(r" ?(?P<service>[a-z0-9-]+) Pulling$")
+
+# All services of the file are looked at, stopped and removed; which are started is named.
+_PROFILES = {"COMPOSE_PROFILES": "learners-4"}
 
 Say = Callable[[str], None]
 
@@ -212,6 +215,7 @@ class Compose:
             done = subprocess.run(
                 command,
                 cwd=ROOT,
+                env={**os.environ, **_PROFILES},
                 check=False,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -241,7 +245,7 @@ def _start(command: list[str], environment: Mapping[str, str]) -> subprocess.Pop
         return subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, **environment},
+            env={**os.environ, **_PROFILES, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

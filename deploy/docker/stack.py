@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from deploy.docker.compose import ROOT, Compose, Say
 from deploy.docker.errors import StackError
 from deploy.local.processes import port_holder, port_is_free
+from deploy.local.services import SHARDS, shards
 
 INFRASTRUCTURE = ("kafka", "redis", "triton", "mlflow")
 SERVICES = ("features", "gateway", "outcomes", "learner", "rollout", "monitor")
+
+#: Started beside `learner` where so many learners share the outcomes.
+FURTHER_LEARNERS = ("learner-1", "learner-2", "learner-3")
 
 #: Seconds until everything must be ready, once the images are there and the containers are started.
 READY_S = 180
@@ -71,7 +75,8 @@ class Stack:
         """Build the images, start the six services with these settings, and wait until each says that it is ready.
 
         Services that run are stopped first, so that all of them have the same settings. The keys and the topics are
-        created before the start. The infrastructure is started where it is not up.
+        created before the start. The infrastructure is started where it is not up. ``HEADRACE_LEARNER_SHARDS`` says how
+        many learners there are.
 
         Parameters
         ----------
@@ -86,6 +91,7 @@ class Stack:
             service is not ready in time, with the end of its log.
         """
         settings = {**_own_settings(), **(environment or {})}
+        services = _services(settings)
         lines = [_environment_line(name, value) for name, value in sorted(settings.items())]
         self.check()
         self._say("building the images; the first time takes some minutes")
@@ -95,9 +101,9 @@ class Stack:
         self._settings.parent.mkdir(parents=True, exist_ok=True)
         self._settings.write_text("# What the services were last started with.\n" + "".join(lines))
         self._settings.chmod(0o600)
-        self._say(f"starting {', '.join(SERVICES)}")
+        self._say(f"starting {', '.join(services)}")
         try:
-            self._up(("setup", *SERVICES), {**settings, "HEADRACE_ENV_FILE": str(self._settings)})
+            self._up(("setup", *services), {**settings, "HEADRACE_ENV_FILE": str(self._settings)})
         except StackError:
             # A wrong setting, most likely: it must not be tried on and on.
             self._remove_services()
@@ -131,7 +137,7 @@ class Stack:
         self._compose.wait(services, READY_S)
 
     def _remove_services(self) -> None:
-        self._compose.run("rm", "--stop", "--force", "setup", *SERVICES)
+        self._compose.run("rm", "--stop", "--force", "setup", *SERVICES, *FURTHER_LEARNERS)
 
     def _check_ports(self) -> None:
         """Name every port that a container which does not run would not get."""
@@ -147,6 +153,14 @@ class Stack:
             raise StackError(
                 "\n".join([*taken, "`make down` stops the stack without Docker, `docker compose down` one with it"])
             )
+
+
+def _services(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """What is started with these settings."""
+    learners = shards(settings)
+    if learners > 1 + len(FURTHER_LEARNERS):
+        raise StackError(f"{SHARDS}={learners}: the compose file has up to {1 + len(FURTHER_LEARNERS)} learners")
+    return (*SERVICES, *FURTHER_LEARNERS[: learners - 1])
 
 
 def _own_settings() -> dict[str, str]:

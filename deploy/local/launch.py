@@ -1,4 +1,6 @@
-"""Become another program with an environment that is read from a file: ``launch.py FILE PROGRAM [ARGUMENT ...]``.
+"""Become another program with an environment that is read from a file.
+
+``launch.py FILE [NAME=value ...] PROGRAM [ARGUMENT ...]``; what is named goes before what the file says.
 
 The supervisor starts the services through this, so that their environment can change between two starts without a
 change to the supervisor's own configuration. The process id stays the same.
@@ -21,4 +23,9 @@ def read_environment(path: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    os.execvpe(sys.argv[2], sys.argv[2:], {**os.environ, **read_environment(sys.argv[1])})  # noqa: S606
+    file, *words = sys.argv[1:]
+    own: dict[str, str] = {}
+    while (pair := words[0].partition("="))[1] and pair[0].isidentifier():
+        own[pair[0]] = pair[2]
+        del words[0]
+    os.execvpe(words[0], words, {**os.environ, **read_environment(file), **own})  # noqa: S606 - no shell is wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +31,8 @@ class Ports:
     """The ports of one stack, all on 127.0.0.1.
 
     ``operations`` has the HTTP port of each service (``/livez``, ``/readyz``, ``/metrics``), by the service's name,
-    in the order in which the services are started.
+    in the order in which the services are started. ``further_learners`` has those of the learners 1, 2, … where several
+    share the outcomes.
     """
 
     kafka: int = 19092
@@ -42,6 +43,7 @@ class Ports:
     triton_metrics: int = 18002
     gateway: int = 15051
     operations: Mapping[str, int] = field(default_factory=_ops_ports)
+    further_learners: Sequence[int] = range(19111, 19174)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Layout:
 
     @property
     def services_environment(self) -> Path:
-        """The environment that the six services are started with, one ``NAME=value`` a line."""
+        """The environment that the services are started with, one ``NAME=value`` a line."""
         return self.run / "services.env"
 
     @property

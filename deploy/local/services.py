@@ -1,4 +1,8 @@
-"""The six services as programs of the stack, and the environment that they are started with."""
+"""The six services as programs of the stack, and the environment that they are started with.
+
+A stream that one learner cannot carry has several (`HEADRACE_LEARNER_SHARDS`): `learner-1`, `learner-2` and so on,
+beside `learner`, which is number 0.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,52 @@ from collections.abc import Mapping
 from deploy.local.errors import StackError
 from deploy.local.keys import signing_keys
 from deploy.local.layout import Layout, Ports
+from deploy.local.supervisord import SERVICES, Program
+
+SHARDS = "HEADRACE_LEARNER_SHARDS"
 
 
-def command(layout: Layout, service: str) -> list[str]:
-    """The command line of a service; its environment comes from the file of :func:`write_environment`."""
+def programs(layout: Layout, ports: Ports, settings: Mapping[str, str]) -> list[Program]:
+    """The services that are started with these settings."""
+    learners = shards(settings)
+    if learners - 1 > len(ports.further_learners):
+        raise StackError(f"{SHARDS}={learners}: there are ports for {len(ports.further_learners) + 1} learners")
+    found = []
+    for name, port in ports.operations.items():
+        uses = {"gRPC": ports.gateway, "operations": port} if name == "gateway" else {"operations": port}
+        found.append(_program(layout, name, name, uses))
+        if name != "learner":
+            continue
+        for number, further in zip(range(1, learners), ports.further_learners, strict=False):
+            own = {"HEADRACE_LEARNER_INSTANCE": str(number), "HEADRACE_LEARNER_OPS_PORT": str(further)}
+            found.append(_program(layout, f"learner-{number}", name, {"operations": further}, own))
+    return found
+
+
+def shards(settings: Mapping[str, str]) -> int:
+    """How many learners share the outcomes; 1 where the setting is not a number, which the learner itself refuses."""
+    text = settings.get(SHARDS, "1")
+    return max(1, int(text)) if text.isdecimal() else 1
+
+
+def _program(
+    layout: Layout, name: str, service: str, ports: Mapping[str, int], own: Mapping[str, str] | None = None
+) -> Program:
+    # The environment comes from the file of :func:`write_environment`, but for what is this program's own.
     launcher = layout.root / "deploy" / "local" / "launch.py"
+    pairs = [f"{name}={value}" for name, value in (own or {}).items()]
     run = [sys.executable, "-m", "headrace.cli", "run", service]
-    return [sys.executable, "-I", "-S", str(launcher), str(layout.services_environment), *run]
+    return Program(
+        name,
+        SERVICES,
+        [sys.executable, "-I", "-S", str(launcher), str(layout.services_environment), *pairs, *run],
+        ports,
+        # Longer than its imports take, so that one that ends at once is tried again later and later.
+        start_seconds=5,
+        # 1 + 2 + … + 20 s: longer than any restart of the broker takes.
+        start_retries=20,
+        stop_seconds=30,
+    )
 
 
 def base_environment(layout: Layout, ports: Ports) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The stack: Kafka, Redis, Triton and the six services, supervised, on the loopback ports of :class:`Ports`."""
+"""The stack: Kafka, Redis, Triton and the services, supervised, on the loopback ports of :class:`Ports`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from deploy.local import kafka_broker, redis_server, services, triton_server
-from deploy.local.downloads import Say, alone, fetch
+from deploy.local import infrastructure, services, triton_server
+from deploy.local.downloads import Say, alone
 from deploy.local.errors import StackError
 from deploy.local.launch import read_environment
 from deploy.local.layout import Layout, Ports
 from deploy.local.processes import end_processes, marked_processes, port_holder, port_is_free
 from deploy.local.supervisord import INFRASTRUCTURE, SERVICES, Program, ProgramState, Supervisor, last_lines
 
-#: Seconds until each program must be ready after its start.
-DEADLINES = {"kafka": 90.0, "redis": 60.0, "triton": 60.0}
+#: Seconds until a service must be ready after its start.
 SERVICE_DEADLINE = 120.0
 
 #: Seconds after which a program that has only ever ended is not tried on, when the stack starts.
@@ -62,47 +61,20 @@ class Stack:
         self.ports = ports or Ports()
         self._say = say
         self._supervisor = Supervisor(self.layout)
-        self._programs = {program.name: program for program in self._declare()}
+        self._infrastructure = infrastructure.programs(self.ports)
 
     # What there is -----------------------------------------------------------------------------------------------
 
-    def _declare(self) -> list[Program]:
-        ports = self.ports
-        infrastructure = [
-            Program("kafka", INFRASTRUCTURE, (), {"clients": ports.kafka, "controller": ports.kafka_controller}),
-            Program("redis", INFRASTRUCTURE, (), {"clients": ports.redis}),
-            Program(
-                "triton",
-                INFRASTRUCTURE,
-                (),
-                {"HTTP": ports.triton_http, "gRPC": ports.triton_grpc, "metrics": ports.triton_metrics},
-            ),
-        ]
-        return infrastructure + [
-            Program(
-                name,
-                SERVICES,
-                services.command(self.layout, name),
-                {"gRPC": ports.gateway, "operations": port} if name == "gateway" else {"operations": port},
-                # Longer than its imports take, so that one that ends at once is tried again later and later.
-                start_seconds=5,
-                # 1 + 2 + … + 20 s: longer than any restart of the broker takes.
-                start_retries=20,
-                stop_seconds=30,
-            )
-            for name, port in ports.operations.items()
-        ]
+    def _services(self, settings: Mapping[str, str] | None = None) -> list[Program]:
+        """The services as they are started with these settings; as they were last started where none are given."""
+        return services.programs(self.layout, self.ports, self._last_settings() if settings is None else settings)
 
-    def _group(self, group: str) -> list[Program]:
-        return [program for program in self._programs.values() if program.group == group]
+    def _programs(self) -> dict[str, Program]:
+        return {program.name: program for program in [*self._infrastructure, *self._services()]}
 
     def _ready(self, program: Program) -> bool:
-        if program.name == "kafka":
-            return kafka_broker.answers(self.ports.kafka)
-        if program.name == "redis":
-            return redis_server.answers(self.ports.redis)
-        if program.name == "triton":
-            return triton_server.answers(self.ports.triton_http)
+        if program.group == INFRASTRUCTURE:
+            return infrastructure.is_ready(program, self.ports)
         return triton_server.http_ok(program.ports["operations"], "/readyz")
 
     # Start -------------------------------------------------------------------------------------------------------
@@ -121,17 +93,18 @@ class Stack:
             started when a port is taken.
         """
         with self._alone():
-            self._check_ports(INFRASTRUCTURE)
+            self._check_ports(self._infrastructure)
             return self._start_infrastructure()
 
     def _start_infrastructure(self) -> list[str]:
         self.layout.make_directories()
-        programs = self._group(INFRASTRUCTURE)
+        programs = self._infrastructure
         states = self._states()
         missing = [program for program in programs if _is_stopped(states, program)]
         if missing:
             if not states:
-                self._prepare()
+                prepared = infrastructure.prepare(self.layout, self.ports, self._say)
+                self._supervisor.start([*prepared, *self._services()])
             for program in missing:
                 if program.name == "triton":
                     triton_server.remove_shared_memory(self.layout)
@@ -140,24 +113,12 @@ class Stack:
         self._wait_ready(programs, first_start=True)
         return [program.name for program in missing]
 
-    def _prepare(self) -> None:
-        """Fetch, write the configuration of every program, and start the supervisor."""
-        downloads = fetch(self.layout, self._say)
-        triton, environment = triton_server.prepare(self.layout, self.ports, downloads)
-        prepared = {
-            "kafka": (kafka_broker.prepare(self.layout, self.ports, downloads, self._say), {}),
-            "redis": (redis_server.prepare(self.layout, self.ports), {}),
-            "triton": (triton, environment),
-        }
-        for name, (command, environment) in prepared.items():
-            self._programs[name] = replace(self._programs[name], command=command, environment=environment)
-        self._supervisor.start(list(self._programs.values()))
-
     def start_services(self, environment: Mapping[str, str] | None = None) -> None:
-        """Start the six services with these settings and wait until each says that it is ready.
+        """Start the services with these settings and wait until each says that it is ready.
 
-        Services that run are stopped first, so that all of them have the same settings. The topics are created
-        before the start. The infrastructure is started where it is not up.
+        ``HEADRACE_LEARNER_SHARDS`` says how many learners there are. Services that run are stopped first, so that all
+        of them have the same settings. The topics are created before the start. The infrastructure is started where
+        it is not up.
 
         Parameters
         ----------
@@ -172,14 +133,17 @@ class Stack:
             service is not ready by its deadline, with the end of its log.
         """
         with self._alone():
-            self._check_ports(INFRASTRUCTURE, SERVICES)
-            self._start_infrastructure()
             self._start_services(environment or {})
 
-    def _start_services(self, settings: Mapping[str, str]) -> None:
+    def _start_services(self, settings: Mapping[str, str]) -> list[str]:
+        """Start what is to be up with these settings; returns what was started."""
         environment = services.complete_environment(self.layout, self.ports, settings)
-        programs = self._group(SERVICES)
-        self._stop_programs(programs)
+        programs = self._services(environment)
+        self._check_ports([*self._infrastructure, *programs])
+        started = self._start_infrastructure()
+        self._stop_programs(self._services())
+        if {program.name for program in [*self._infrastructure, *programs]} != set(self._states()):
+            self._supervisor.replace_group(SERVICES, programs)
         services.write_environment(self.layout, environment)
         self._create_topics(environment)
         self._say(f"starting {_names(programs)}")
@@ -191,6 +155,7 @@ class Stack:
             # A wrong setting, most likely: it must not be tried on and on, nor be what a next start finds running.
             self._stop_programs(programs)
             raise
+        return started + [program.name for program in programs]
 
     def up(self, settings: Mapping[str, str] | None = None) -> list[str]:
         """Start what does not run, infrastructure and services, and wait until all of it is ready.
@@ -202,15 +167,11 @@ class Stack:
         The names of what was started: none means that everything was up.
         """
         with self._alone():
-            self._check_ports(INFRASTRUCTURE, SERVICES)
-            started = self._start_infrastructure()
             states = self._states()
-            programs = self._group(SERVICES)
-            missing = [program.name for program in programs if _is_stopped(states, program)]
-            if missing:
-                self._start_services(settings or {})
-                return started + missing
-            self._wait_ready(programs)
+            if any(_is_stopped(states, program) for program in self._services()):
+                return self._start_services(settings or {})
+            started = self._start_infrastructure()
+            self._wait_ready(self._services())
             return started
 
     def _create_topics(self, environment: Mapping[str, str]) -> None:
@@ -234,14 +195,16 @@ class Stack:
     # Stop --------------------------------------------------------------------------------------------------------
 
     def stop_services(self) -> None:
-        """Stop the six services and wait until their processes have ended; the infrastructure goes on."""
+        """Stop the services and wait until their processes have ended; the infrastructure goes on."""
         with self._alone():
             if self._states():
-                self._stop_programs(self._group(SERVICES))
+                self._stop_programs(self._services())
 
     def _stop_programs(self, programs: Sequence[Program]) -> None:
+        states = self._states()
         for program in programs:
-            self._supervisor.stop_program(program)
+            if not _is_stopped(states, program):
+                self._supervisor.stop_program(program)
 
         def stopped() -> bool:
             states = self._states()
@@ -292,7 +255,7 @@ class Stack:
                 ports=program.ports,
                 ready=not _is_stopped(states, program) and self._ready(program),
             )
-            for program in self._programs.values()
+            for program in self._programs().values()
         ]
 
     def process_id(self, name: str) -> int:
@@ -303,8 +266,7 @@ class Stack:
         StackError
             There is no program of this name, or it does not run at this moment.
         """
-        if name not in self._programs:
-            raise StackError(f"no program {name!r}: there are {', '.join(self._programs)}")
+        self._program(name)
         state = self._states().get(name)
         if state is None or not state.process_id:
             raise StackError(f"{name} does not run{f' ({state.state})' if state else ''}")
@@ -318,20 +280,26 @@ class Stack:
         StackError
             It is not ready by its deadline, or the supervisor has given it up.
         """
-        if name not in self._programs:
-            raise StackError(f"no program {name!r}: there are {', '.join(self._programs)}")
-        self._wait_ready([self._programs[name]])
+        self._wait_ready([self._program(name)])
+
+    def _program(self, name: str) -> Program:
+        programs = self._programs()
+        if name not in programs:
+            raise StackError(f"no program {name!r}: there are {', '.join(programs)}")
+        return programs[name]
 
     @property
     def names(self) -> list[str]:
         """The names of the programs."""
-        return list(self._programs)
+        return list(self._programs())
 
     def services_environment(self) -> dict[str, str]:
         """The settings that the services were last started with; those of the stack where they never were."""
-        if self.layout.services_environment.exists():
-            return read_environment(str(self.layout.services_environment))
-        return services.base_environment(self.layout, self.ports)
+        return self._last_settings() or services.base_environment(self.layout, self.ports)
+
+    def _last_settings(self) -> dict[str, str]:
+        file = self.layout.services_environment
+        return read_environment(str(file)) if file.exists() else {}
 
     # How ---------------------------------------------------------------------------------------------------------
 
@@ -345,10 +313,10 @@ class Stack:
         """What the supervisor says; nothing where it does not run."""
         return self._supervisor.states() if self._supervisor.running() else {}
 
-    def _check_ports(self, *groups: str) -> None:
+    def _check_ports(self, wanted: Sequence[Program]) -> None:
         """Name every port that a program which is not running would not get, before anything is started."""
         states = self._states()
-        programs = [program for group in groups for program in self._group(group) if _is_stopped(states, program)]
+        programs = [program for program in wanted if _is_stopped(states, program)]
         ours = {process.id for process in marked_processes(self.layout.run)}
         taken = []
         for program in programs:
@@ -387,7 +355,7 @@ class Stack:
                 if state.state in {"RUNNING", "STARTING"} and self._ready(program):
                     waiting.remove(program)
                     continue
-                deadline = DEADLINES.get(program.name, SERVICE_DEADLINE)
+                deadline = infrastructure.DEADLINES.get(program.name, SERVICE_DEADLINE)
                 if time.monotonic() - started > deadline:
                     raise StackError(
                         f"{program.name} is not ready after {deadline:.0f} s ({state.state}); "

@@ -24,6 +24,9 @@ from deploy.local.processes import MARKER, read_process
 INFRASTRUCTURE = "infrastructure"
 SERVICES = "services"
 
+#: The lower ones are stopped last.
+_PRIORITIES = {INFRASTRUCTURE: 10, SERVICES: 20}
+
 #: A call to the supervisor that is not answered within this many seconds has failed. None of them waits for a program.
 CALL_DEADLINE = 20.0
 
@@ -89,12 +92,22 @@ def render(layout: Layout, programs: Sequence[Program]) -> str:
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
     ]
-    for priority, group in ((10, INFRASTRUCTURE), (20, SERVICES)):
-        members = [program for program in programs if program.group == group]
-        lines += ["", f"[group:{group}]", f"programs={','.join(p.name for p in members)}", f"priority={priority}"]
-        for program in members:
-            lines += ["", *_program(layout, program)]
+    for group in _PRIORITIES:
+        lines += ["", *_group(layout, group, [program for program in programs if program.group == group])]
     return "\n".join(lines) + "\n"
+
+
+def replaced(configuration: str, layout: Layout, group: str, programs: Sequence[Program]) -> str:
+    """A configuration of :func:`render` with other programs in its last group, and with nothing else changed."""
+    before = configuration.partition(f"\n[group:{group}]\n")[0]
+    return "\n".join([before, *_group(layout, group, programs)]) + "\n"
+
+
+def _group(layout: Layout, group: str, programs: Sequence[Program]) -> list[str]:
+    lines = [f"[group:{group}]", f"programs={','.join(p.name for p in programs)}", f"priority={_PRIORITIES[group]}"]
+    for program in programs:
+        lines += ["", *_program(layout, program)]
+    return lines
 
 
 def _program(layout: Layout, program: Program) -> list[str]:
@@ -197,6 +210,14 @@ class Supervisor:
         """Ask a program to end and return; one that does not run is left alone."""
         with self._faults(program, allowed="NOT_RUNNING"):
             self._call("stopProcess", program.full_name, False)
+
+    def replace_group(self, group: str, programs: Sequence[Program]) -> None:
+        """Have other programs in the last group of the configuration. None of those that it has runs."""
+        path = self._layout.supervisor_configuration
+        path.write_text(replaced(path.read_text(), self._layout, group, programs))
+        self._call("reloadConfig")
+        self._call("removeProcessGroup", group)
+        self._call("addProcessGroup", group)
 
     @staticmethod
     @contextlib.contextmanager

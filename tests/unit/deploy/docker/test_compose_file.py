@@ -4,17 +4,21 @@ import re
 import tomllib
 from pathlib import Path
 
-from deploy.docker.stack import INFRASTRUCTURE, SERVICES
+from deploy.docker.stack import FURTHER_LEARNERS, INFRASTRUCTURE, SERVICES
 from deploy.local import Ports
 from headrace.cli.run import SERVICES as COMMANDS
 
 ROOT = Path(__file__).resolve().parents[4]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
-BLOCKS = dict(re.findall(r"^  ([a-z]+):\n((?:    .*\n|\n)+)", COMPOSE[COMPOSE.index("\nservices:\n") :], re.MULTILINE))
+BLOCKS = dict(
+    re.findall(
+        r"^  ([a-z0-9-]+):(?: &\w+)?\n((?:    .*\n|\n)+)", COMPOSE[COMPOSE.index("\nservices:\n") :], re.MULTILINE
+    )
+)
 
 
 def test_all_services_are_there() -> None:
-    assert set(BLOCKS) == {*INFRASTRUCTURE, *SERVICES, "setup"}
+    assert set(BLOCKS) == {*INFRASTRUCTURE, *SERVICES, *FURTHER_LEARNERS, "setup"}
     assert set(SERVICES) == set(COMMANDS)
 
 
@@ -25,7 +29,7 @@ def test_the_published_ports_are_those_of_the_other_stack() -> None:
     expected["gateway"].add(ports.gateway)
     expected |= {"kafka": {ports.kafka}, "redis": {ports.redis}, "mlflow": {15000}, "setup": set()}
     expected["triton"] = {ports.triton_http, ports.triton_grpc, ports.triton_metrics}
-    assert published == expected
+    assert published == expected | {name: set() for name in FURTHER_LEARNERS}
 
 
 def test_every_port_is_published_on_loopback_alone() -> None:
@@ -44,6 +48,15 @@ def test_each_service_has_its_own_extra_and_is_watched() -> None:
         port = Ports().operations[name]
         assert f'/app/ready.py, "{port}"]' in block
         assert f"HEADRACE_{name.upper()}_OPS_PORT: {port}\n" in block
+
+
+def test_further_learners_are_numbered_and_started_with_so_many_and_more() -> None:
+    for number, name in enumerate(FURTHER_LEARNERS, 1):
+        block = BLOCKS[name]
+        assert f'HEADRACE_LEARNER_INSTANCE: "{number}"' in block
+        assert "<<: *learner\n" in block
+        profiles = ", ".join(f"learners-{count}" for count in range(number + 1, len(FURTHER_LEARNERS) + 2))
+        assert f"profiles: [{profiles}]" in block
 
 
 def test_the_private_key_is_mounted_in_the_learner_and_where_it_is_made() -> None:

@@ -57,6 +57,12 @@ def test_a_setting_that_no_variable_can_hold(docker: Path, name: str, value: str
     assert not (docker / "calls").exists()
 
 
+def test_more_learners_than_the_file_has_are_refused(docker: Path) -> None:
+    with pytest.raises(StackError, match="HEADRACE_LEARNER_SHARDS=5: the compose file has up to 4 learners"):
+        Stack().start_services({"HEADRACE_LEARNER_SHARDS": "5"})
+    assert not (docker / "calls").exists()
+
+
 def test_stopping_says_whether_anything_ran(docker: Path) -> None:
     assert Stack().stop() is False
     assert any(call.endswith("down") for call in (docker / "calls").read_text().splitlines())

@@ -9,7 +9,7 @@ import pytest
 from deploy.local import Layout, Ports, StackError
 from deploy.local.launch import read_environment
 from deploy.local.layout import ROOT
-from deploy.local.services import complete_environment, write_environment
+from deploy.local.services import complete_environment, programs, write_environment
 
 
 @pytest.fixture
@@ -42,10 +42,25 @@ def test_a_launched_program_has_the_environment_of_the_file(layout: Layout) -> N
     show = "import json, os; print(json.dumps([os.getpid(), dict(os.environ)]))"
     launcher = str(ROOT / "deploy" / "local" / "launch.py")
     with subprocess.Popen(
-        [sys.executable, "-I", "-S", launcher, str(layout.services_environment), sys.executable, "-c", show],
+        [sys.executable, "-I", "-S", launcher, str(layout.services_environment), "B=c=d", sys.executable, "-c", show],
         stdout=subprocess.PIPE,
         env={**os.environ, "HEADRACE_A": "old"},
     ) as process:
         process_id, environment = json.loads(process.communicate(timeout=30)[0])
     assert process_id == process.pid
-    assert values.items() <= environment.items()
+    assert (values | {"B": "c=d"}).items() <= environment.items()
+
+
+def test_learners_that_share_the_outcomes_are_programs_of_their_own(layout: Layout) -> None:
+    ports = Ports(further_learners=(1111, 2222))
+    names = [one.name for one in programs(layout, ports, {"HEADRACE_LEARNER_SHARDS": "3"})]
+    assert names == ["features", "gateway", "outcomes", "learner", "learner-1", "learner-2", "rollout", "monitor"]
+    last = programs(layout, ports, {"HEADRACE_LEARNER_SHARDS": "3"})[5]
+    assert last.ports == {"operations": 2222}
+    assert {"HEADRACE_LEARNER_INSTANCE=2", "HEADRACE_LEARNER_OPS_PORT=2222"} <= set(last.command)
+    assert last.command[-2:] == ["run", "learner"]
+    # The learner itself says what is wrong with a setting.
+    for wrong in ("", "two", "-1", "0", "1.5"):
+        assert len(programs(layout, ports, {"HEADRACE_LEARNER_SHARDS": wrong})) == 6
+    with pytest.raises(StackError, match="HEADRACE_LEARNER_SHARDS=4: there are ports for 3 learners"):
+        programs(layout, ports, {"HEADRACE_LEARNER_SHARDS": "4"})

@@ -6,7 +6,7 @@ from supervisor.options import ServerOptions
 
 from deploy.local import Layout, Stack
 from deploy.local.layout import LONGEST_SOCKET_PATH
-from deploy.local.supervisord import INFRASTRUCTURE, Program, render
+from deploy.local.supervisord import INFRASTRUCTURE, SERVICES, Program, render, replaced
 
 
 def test_the_supervisor_reads_back_what_was_written(tmp_path: Path) -> None:
@@ -27,6 +27,15 @@ def test_the_supervisor_reads_back_what_was_written(tmp_path: Path) -> None:
     assert program.stopwaitsecs == 7
     assert program.stdout_logfile == str(layout.logs / "echo.log")
     assert options.pidfile == str(layout.supervisor_pid)
+
+
+def test_the_services_are_replaced_and_the_infrastructure_stays(tmp_path: Path) -> None:
+    layout = Layout(root=tmp_path, run=tmp_path)
+    kafka, learner = Program("kafka", INFRASTRUCTURE, ("/bin/a",), {}), Program("learner", SERVICES, ("/bin/b",), {})
+    further = Program("learner-1", SERVICES, ("/bin/c",), {})
+    one, two = render(layout, [kafka, learner]), render(layout, [kafka, learner, further])
+    assert replaced(one, layout, SERVICES, [learner, further]) == two
+    assert replaced(two, layout, SERVICES, [learner]) == one
 
 
 @pytest.mark.parametrize("name", ["short", "deep/" * 30])
