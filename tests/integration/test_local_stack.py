@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -25,6 +26,9 @@ from onnx import TensorProto, helper
 from deploy.local import Layout, Stack, StackError
 from deploy.local.processes import marked_processes, port_is_free, read_process
 from headrace.platform.triton_config import MODEL_FILE, triton_model_config
+from headrace.v1.event_pb2 import Label
+from tests.integration.gateway.deployment import event
+from tests.integration.loop.live_loop import command, live_loop
 from tests.ports import free_ports
 
 pytestmark = pytest.mark.timeout(180)
@@ -185,3 +189,41 @@ def test_a_killed_program_is_restarted_and_ready_again(private: Stack, name: str
     assert private.process_id(name) != killed
     with redis.Redis(port=private.ports.redis) as connection:
         assert connection.get("kept") == name.encode()
+
+
+async def test_learners_that_share_the_outcomes_are_started_and_their_merged_version_answers(private: Stack) -> None:
+    settings = {
+        "HEADRACE_NAMESPACE": "shared",
+        "HEADRACE_LEARNER_SHARDS": "2",
+        "HEADRACE_LEARNER_PUBLISH_INTERVAL_S": "0.3",
+        "HEADRACE_ROLLOUT_MLFLOW_URI": "off",
+    }
+    await asyncio.to_thread(private.start_services, settings)
+    further = next(line for line in private.status() if line.name == "learner-1")
+    assert further.ports == {"operations": private.ports.further_learners[0]}
+    events = [event(f"e{number}", customer=f"c{number % 5}", at=number * 1_000_000) for number in range(80)]
+    async with live_loop(f"127.0.0.1:{private.ports.kafka}", "fraud-shared") as loop:
+        await loop.adopted(lambda model: model.untrained, "the untrained version")
+        await loop.send_events(events, "customer_id")
+        await loop.answered(one.event_id for one in events)
+        await loop.send_labels(
+            Label(event_id=one.event_id, value=float(number % 9 == 0), label_time_us=one.event_time_us + 1)
+            for number, one in enumerate(events)
+        )
+        newest = await loop.adopted(lambda model: model.learned_count == len(events), "what all have learned")
+        versions = await loop.announced()
+        assert all(len(one.shards) == 2 and not one.missing_shards for one in versions[1:])
+        learned = [sum(one.shards[shard].learned_count for one in versions[1:]) for shard in range(2)]
+        assert sum(learned) == len(events)
+        assert min(learned) > 0
+        again = event("again", at=100_000_000)
+        await loop.send_events([again], "customer_id")
+        await loop.answered([again.event_id])
+        assert loop.answers[again.event_id].model_version == newest.version
+    shown = await command(private.services_environment(), "models", "show", newest.version)
+    assert [(one["shard"], one["learned_count"]) for one in shown["shards"]] == [
+        (one.shard, one.learned_count) for one in newest.shards
+    ]
+    assert {"order of shard 0", "order of shard 1"} <= shown["artifacts"].keys()
+    await asyncio.to_thread(private.stop_services)
+    assert not any(line.ready for line in private.status() if line.name in private.ports.operations)
