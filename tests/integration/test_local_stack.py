@@ -31,7 +31,7 @@ from tests.integration.gateway.deployment import event
 from tests.integration.loop.live_loop import command, live_loop
 from tests.ports import free_ports
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.faults]
 
 
 def wait_until(condition: Callable[[], bool], what: str, deadline: float = 30.0) -> None:

@@ -252,7 +252,7 @@ class Deployment:
         """Wait until something holds. A worker that ends meanwhile is an error."""
         await self._until(reached, what, timeout_s, restart=False)
 
-    async def until_supervised(self, reached: Callable[[], Awaitable[bool]], what: str, timeout_s: float = 50) -> None:
+    async def until_supervised(self, reached: Callable[[], Awaitable[bool]], what: str, timeout_s: float = 100) -> None:
         """Wait until something holds, and start workers again that end meanwhile, as a supervisor does."""
         await self._until(reached, what, timeout_s, restart=True)
 
@@ -278,7 +278,7 @@ class Deployment:
             async def reached() -> bool:
                 return sum((await admin.end_offsets([self.topics.vectors])).values()) >= count
 
-            await self._until(reached, f"{count} vectors", 40, restart=supervised)
+            await self._until(reached, f"{count} vectors", 100, restart=supervised)
 
     async def caught_up(self) -> bool:
         """Whether both groups have committed all that there is."""

@@ -25,7 +25,7 @@ from headrace.v1.event_pb2 import Event
 from tests.integration.features.deployment import Deployment
 from tests.integration.features.payments import JSON_HEADERS, START, Payments, Sent
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 TEN_MEGABYTES = 10_000_000
 LARGEST_REQUEST = 32 << 20

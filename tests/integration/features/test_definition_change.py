@@ -26,7 +26,7 @@ from headrace.v1.prediction_pb2 import Outcome
 from tests.integration.features.deployment import Deployment, Worker
 from tests.integration.features.payments import Payments, Sent, outcome
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def declare(path: Path) -> Path:

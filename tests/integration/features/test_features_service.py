@@ -13,7 +13,7 @@ from tests.integration.features.deployment import Deployment
 from tests.integration.features.payments import Payments, outcome
 
 # Waits have deadlines of their own, below this, after which the processes are ended.
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 async def test_vectors_equal_their_recomputation(deployment: Deployment) -> None:

@@ -22,7 +22,7 @@ from tests.integration.features.older_redis import keep_files, restart_from
 from tests.integration.features.payments import Payments
 from tests.private_stack import private_stack
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.faults]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from tests.integration.features.deployment import Deployment
 from tests.integration.features.log_contents import read_topic
 from tests.integration.features.payments import START
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 async def command(deployment: Deployment, *arguments: str) -> tuple[int, str]:

@@ -176,7 +176,7 @@ async def test_two_may_sweep_at_once(client: Redis, connections: RedisConnection
     assert int(rewritten) == 30
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_a_worker_sweeps_while_events_flow(deployment: Deployment) -> None:
     stream = Payments(deployment.plan.pipeline, 3000, seed=51)
     idle = Event(

@@ -36,7 +36,7 @@ from tests.integration.gateway.deployment import Deployment, GatewayProcess, dep
 from tests.integration.gateway.test_calls import batch
 from tests.private_stack import private_stack
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.faults]
 
 
 @pytest.fixture(scope="module")

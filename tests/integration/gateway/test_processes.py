@@ -18,7 +18,7 @@ from headrace.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from tests.integration.gateway.callers import all_logged_once, channel, load, names, pids, until_said
 from tests.integration.gateway.deployment import Deployment, GatewayProcess, event, eventually
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.faults]
 
 
 async def test_processes_are_replaced_and_killed_under_load(deployment: Deployment) -> None:

@@ -35,6 +35,7 @@ async def deployment(private: Stack, namespace: str, tmp_path: Path) -> AsyncIte
         await made.close()
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(180)
 async def test_a_broker_killed_in_the_middle_of_the_stream(deployment: Deployment, private: Stack) -> None:
     ids = [f"e{number}" for number in range(EVENTS)]

@@ -19,7 +19,7 @@ from headrace.rollout.triton import TritonError, TritonServer
 from tests.integration.private_triton import PrivateTriton
 from tests.integration.rollout.deployment import Deployment, eventually, running
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.faults]
 
 
 @asynccontextmanager
