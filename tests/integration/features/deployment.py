@@ -248,7 +248,7 @@ class Deployment:
         async with KafkaAdmin(self.bootstrap) as admin:
             return sum((await admin.end_offsets([self.topics.vectors])).values())
 
-    async def until(self, reached: Callable[[], Awaitable[bool]], what: str, timeout_s: float = 40) -> None:
+    async def until(self, reached: Callable[[], Awaitable[bool]], what: str, timeout_s: float = 100) -> None:
         """Wait until something holds. A worker that ends meanwhile is an error."""
         await self._until(reached, what, timeout_s, restart=False)
 
