@@ -122,7 +122,7 @@ bench-quality: setup ## Quality of the fraud recipes on the handbook, day by day
 	@$(BIN)/python -m loadtests.learning.quality --folder "$(dir $(HANDBOOK))"
 
 .PHONY: check-river
-check-river: setup ## Hold the learner to the rows of River's own benchmark page (20 min)
+check-river: setup ## Hold the learner, and then the whole path, to the rows of River's own benchmark page (30 min)
 	@$(BIN)/python -m loadtests.learning.benchmarks
 	@$(BIN)/python -m loadtests.learning.benchmarks --whole
 

@@ -1,10 +1,12 @@
 """The rows of River's own benchmark page, met by the learner: `python -m loadtests.learning.benchmarks [DATASET…]`.
 
-Each model learns as in service: the rows come as packed outcomes, features as float32, in the order of label times, and
-each is scored just before it is learned. Accuracy and F1 of these prequential scores are held to the printed digits of
-River's page, as River 0.26.1 gives them (`river_published_vs_0.26.1.csv`, columns `river_0.26.1_…`).
+The learner alone, in one process a row: rows come as packed outcomes, features as float32, in the order of label times,
+and each is scored just before it is learned. With `--whole` a data set goes through the whole path instead, all models
+side by side. Accuracy and F1 of these prequential scores are held to the printed digits of River's page, as River
+0.26.1 gives them (`river_published_vs_0.26.1.csv`, columns `river_0.26.1_…`).
 
-Where a row differs, the control says why: River's own loop over the same rows, as double and as float32.
+Where a row differs, the control says why: River's own loop over the same rows, as double and as float32. A model that
+the learner refuses is named with the reason.
 
 As River's page does: a score of exactly one half is the label False, and a row for which an untrained model has no
 answer at all does not count.
@@ -14,223 +16,173 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
-import gzip
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from river import datasets
-
-from headrace.learner.examples import OutcomeRecord, decode
-from headrace.learner.recipes import declared
-from headrace.pipeline import Model
-from headrace.v1.event_pb2 import Label
-from headrace.v1.prediction_pb2 import OUTCOME_KIND_LABELLED, Outcome, Prediction
+from deploy.local.layout import ROOT
 from loadtests import bench
-from loadtests.figures import Figure
-from loadtests.learning import whole_path
-from loadtests.learning.river_models import MODELS
+from loadtests.figures import Figure, write_json
+from loadtests.learning.river_rows import row, whole_path
+from loadtests.learning.river_rows.data import FOLDER
+from loadtests.learning.river_rows.declaration import DECLARED, MODELS
+from loadtests.learning.river_rows.page import Page, Printed, Quality, expected, printed
 from loadtests.processes import ProcessFailed
+from loadtests.servers import BENCH
 
-FOLDER = Path("../shared/data/river")
-FINGERPRINT = 7
-GATHER = 500
-PRINTED = 6
-"""Digits of the page."""
+PACKAGE = "loadtests.learning.river_rows"
+MARGIN_S = 120.0
+"""How much longer than its own deadline a process may take to end: it stops servers."""
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """Rows in their order.
+@dataclass
+class Report:
+    """What was found so far, written after every row.
 
     Attributes:
-        names: of the features.
-        rows: float64 (n, features).
-        labels: bool (n,).
+        page: what the rows are held to.
+        folder: where River's rows are.
+        area: names the file.
+        figures: by row.
     """
 
-    names: tuple[str, ...]
-    rows: NDArray[np.float64]
-    labels: NDArray[np.bool_]
+    page: Page
+    folder: Path
+    area: str
+    figures: list[Figure] = field(default_factory=list)
 
-    @classmethod
-    def of(cls, pairs: Iterable[tuple[dict[Any, float], bool]]) -> Dataset:
-        """Of River's pairs of features and label."""
-        rows: list[list[float]] = []
-        labels: list[bool] = []
-        names: tuple[str, ...] = ()
-        for x, y in pairs:
-            names = tuple(map(str, x))
-            rows.append(list(x.values()))
-            labels.append(bool(y))
-        return cls(names, np.array(rows, np.float64), np.array(labels))
+    def judge(self, dataset: str, model: str, way: str, quality: Quality, took_s: float | None = None) -> bool:
+        """Hold a row to the page; says whether it is met."""
+        wanted = self.page[dataset, model]
+        met = quality.printed == wanted
+        took = "" if took_s is None else f", {took_s:.0f} s"
+        self._say(dataset, model, quality.printed, f"{'met' if met else 'DIFFERS'} ({way}{took})", wanted)
+        for what, value, page in zip(("accuracy", "F1"), (quality.accuracy, quality.f1), wanted, strict=True):
+            goal, same = f"{page}, to its digits", printed(value) == page
+            name = f"{dataset}, {model}, {way}: {what}"
+            self.figures.append(Figure(name, value, "", "River's page", float(page), None, goal, same))
+        write_json(BENCH / f"{self.area}.json", self.figures)
+        return met
 
+    def refused(self, dataset: str, model: str, reason: str) -> None:
+        """Name a row that cannot be measured."""
+        self._say(dataset, model, ("-", "-"), f"REFUSED: {reason}", self.page[dataset, model])
+        goal = f"{self.page[dataset, model][0]}, to its digits"
+        self.figures.append(Figure(f"{dataset}, {model}: refused", float("nan"), "", goal=goal, met=False))
 
-def elec2() -> Iterator[tuple[dict[Any, float], bool]]:
-    """Electricity prices of New South Wales, which River would download."""
-    with gzip.open(FOLDER / "elec2.csv.gz", "rt", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            label = line.pop("class")
-            yield {name: float(value) for name, value in line.items()}, label.strip("'b") == "UP"
-
-
-DATASETS: dict[str, Callable[[], Iterable[tuple[dict[Any, float], bool]]]] = {
-    "Phishing": datasets.Phishing,
-    "Bananas": datasets.Bananas,
-    "Elec2": elec2,
-}
+    @staticmethod
+    def _say(dataset: str, model: str, found: Printed, verdict: str, wanted: Printed) -> None:
+        print(f"  {dataset:8}  {model:26}  {' / '.join(found)}  page {' / '.join(wanted)}  {verdict}", flush=True)
 
 
-@dataclass(frozen=True)
-class Quality:
-    """Accuracy and F1 of the label True."""
-
-    accuracy: float
-    f1: float
-
-    @classmethod
-    def of(cls, scores: NDArray[np.float64], labels: NDArray[np.bool_], first: int) -> Quality:
-        """Of prequential scores, from the row `first` on."""
-        said, true = scores[first:] > 0.5, labels[first:]
-        hits = int((said & true).sum())
-        return cls(float((said == true).mean()), 2 * hits / max(1, int(said.sum()) + int(true.sum())))
-
-    @property
-    def printed(self) -> tuple[str, str]:
-        """As on the page."""
-        return f"{self.accuracy:.{PRINTED}f}", f"{self.f1:.{PRINTED}f}"
-
-
-def unanswered(build: Callable[[], Any], dataset: Dataset) -> int:
-    """How many first rows the model has no answer for: it answers as soon as it has learned one."""
-    x = dict(zip(dataset.names, dataset.rows[0].tolist(), strict=True))
-    return int(build().predict_one(x) is None)
-
-
-def learner_scores(build: Callable[[], Any], dataset: Dataset) -> NDArray[np.float64]:
-    """Prequential scores of the learner, float64 (n,): from packed outcomes, with features as float32."""
-    recipe = declared(Model("benchmark", build), dataset.names)
-    records = [
-        OutcomeRecord(
-            0,
-            number,
-            number,
-            Outcome(
-                kind=OUTCOME_KIND_LABELLED,
-                prediction=Prediction(event_id=f"{number:08d}", features=row, features_fingerprint=FINGERPRINT),
-                label=Label(event_id=f"{number:08d}", value=float(label), label_time_us=number),
-            ).SerializeToString(),
-        )
-        for number, (row, label) in enumerate(zip(dataset.rows.tolist(), dataset.labels.tolist(), strict=True))
-    ]
-    scores = []
-    for start in range(0, len(records), GATHER):
-        examples = decode(
-            records[start : start + GATHER], FINGERPRINT, len(dataset.names), absence=recipe.knows_absence
-        )
-        ids = [one.event_id for one in examples]
-        rows = [one.row for one in examples]
-        scores.append(recipe.learn(rows, [bool(one.label) for one in examples], dataset.names, ids))
-    return np.concatenate(scores)
-
-
-def river_scores(build: Callable[[], Any], dataset: Dataset, *, single: bool) -> NDArray[np.float64]:
-    """The same of River's own loop.
+async def process(module: str, *arguments: str, folder: Path, deadline_s: float, log: Path) -> Any:
+    """The JSON that a module of this package prints.
 
     Args:
-        build: makes the model.
-        dataset: the rows.
-        single: whether the features are float32 numbers.
+        module: of the package.
+        arguments: its own.
+        folder: where River's rows are.
+        deadline_s: the module's own, in seconds.
+        log: gets what else it says.
+
+    Raises:
+        ProcessFailed: it fails, or does not end in time.
     """
-    model = build()
-    rows = dataset.rows.astype(np.float32).astype(np.float64) if single else dataset.rows
-    scores = np.empty(len(rows))
-    for number, (row, label) in enumerate(zip(rows.tolist(), dataset.labels.tolist(), strict=True)):
-        x = dict(zip(dataset.names, row, strict=True))
-        scores[number] = model.predict_proba_one(x).get(True, 0.0)
-        model.learn_one(x, label)
-    return scores
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", f"{PACKAGE}.{module}", *arguments, "--folder", str(folder)]
+    with log.open("wb") as errors:
+        running = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=errors, cwd=ROOT
+        )
+        try:
+            async with asyncio.timeout(deadline_s + MARGIN_S):
+                said, _ = await running.communicate()
+        except TimeoutError:
+            raise ProcessFailed(f"{module} {' '.join(arguments)} has not ended after {deadline_s:g} s") from None
+        finally:
+            if running.returncode is None:
+                await _end(running)
+    if running.returncode:
+        last = await asyncio.to_thread(log.read_text, encoding="utf-8", errors="replace")
+        raise ProcessFailed(f"{module} {' '.join(arguments)} ended with {running.returncode}:\n{last[-2000:]}")
+    return json.loads(said)
 
 
-Page = dict[tuple[str, str], tuple[str, str]]
+async def _end(running: asyncio.subprocess.Process) -> None:
+    running.terminate()
+    try:
+        async with asyncio.timeout(MARGIN_S):
+            await running.wait()
+    except TimeoutError:
+        running.kill()
+        await running.wait()
 
 
-def expected(folder: Path) -> Page:
-    """Accuracy and F1 by data set and model, as printed."""
-    with (folder / "river_published_vs_0.26.1.csv").open(encoding="utf-8", newline="") as file:
-        return {
-            (row["dataset"], row["model"]): (
-                f"{float(row['river_0.26.1_accuracy']):.{PRINTED}f}",
-                f"{float(row['river_0.26.1_f1']):.{PRINTED}f}",
-            )
-            for row in csv.DictReader(file)
-        }
+async def alone(report: Report, dataset: str, models: Sequence[str]) -> list[Figure]:
+    """Each model on one data set, by the learner alone."""
+    before = len(report.figures)
 
+    async def by(way: str, model: str) -> dict[str, Any]:
+        log = BENCH / "river-row.log"
+        found: dict[str, Any] = await process(
+            "row", dataset, model, "--by", way, folder=report.folder, deadline_s=row.DEADLINE_S, log=log
+        )
+        return found
 
-def judged(title: str, quality: Quality, wanted: tuple[str, str]) -> Iterator[Figure]:
-    """A row of the page."""
-    met = quality.printed == wanted
-    verdict = "" if met else "  DIFFERS"
-    print(f"  {title}: {' / '.join(quality.printed)}, the page {' / '.join(wanted)}{verdict}", flush=True)
-    for what, value, page in zip(("accuracy", "F1"), (quality.accuracy, quality.f1), wanted, strict=True):
-        same = f"{value:.{PRINTED}f}" == page
-        name = f"{title}: {what}"
-        yield Figure(name, value, "", "River's page", float(page), None, f"{page}, to its digits", same)
-
-
-def compare(name: str, dataset: Dataset, models: Sequence[str], page: Page) -> Iterator[Figure]:
-    """Each model on one data set."""
     for model in models:
-        if (name, model) not in page:
+        if (dataset, model) not in report.page:
             continue
-        build, wanted = MODELS[model], page[name, model]
-        first = unanswered(build, dataset)
-        quality = Quality.of(learner_scores(build, dataset), dataset.labels, first)
-        yield from judged(f"{name}, {model}", quality, wanted)
-        if quality.printed != wanted:
-            for single in (False, True):
-                own = Quality.of(river_scores(build, dataset, single=single), dataset.labels, first)
-                print(f"    River itself, {'float32' if single else 'double'}: {' / '.join(own.printed)}", flush=True)
+        began = time.monotonic()
+        found = await by("learner", model)
+        if "refused" in found:
+            report.refused(dataset, model, found["refused"])
+        elif not report.judge(dataset, model, "learner alone", Quality(**found), time.monotonic() - began):
+            for control, words in (("river", "double"), ("river-float32", "float32")):
+                own = Quality(**await by(control, model))
+                print(f"    River itself, {words}: {' / '.join(own.printed)}", flush=True)
+    return report.figures[before:]
 
 
-def compare_whole(page: Page) -> Iterator[Figure]:
-    """Phishing, through the whole path."""
-    dataset = Dataset.of(datasets.Phishing())
-    for model, (scores, labels) in whole_path.replayed(len(dataset.labels)).items():
-        name = next(one for one in MODELS if whole_path.recipe_name(one) == model)
-        if len(scores) != len(dataset.labels) or (labels != dataset.labels).any():
-            raise ProcessFailed(f"{name} has not learned the rows in their order")
-        quality = Quality.of(scores, labels, unanswered(MODELS[name], dataset))
-        yield from judged(f"Phishing, {name}, whole path", quality, page["Phishing", name])
+async def whole(report: Report, dataset: str) -> list[Figure]:
+    """All models of a data set, through the whole path."""
+    before = len(report.figures)
+    log = BENCH / f"river-{dataset.lower()}.log"
+    found = await process("whole_path", dataset, folder=report.folder, deadline_s=whole_path.DEADLINE_S, log=log)
+    for model, quality in found.items():
+        report.judge(dataset, model, "whole path", Quality(**quality))
+    return report.figures[before:]
 
 
 def main() -> int:
-    """Measure, print, and write `.run/bench/benchmarks.json`."""
+    """Measure, print, and write `.run/bench/river.json`, or `river-whole.json`.
+
+    Returns:
+        The exit status: 1 where a row differs, is refused, or could not be measured.
+    """
     parser = argparse.ArgumentParser(description="River's own benchmark rows, met by the learner.")
-    parser.add_argument("datasets", nargs="*", help=f"some of {', '.join(DATASETS)}")
-    parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS), metavar="MODEL")
+    parser.add_argument("datasets", nargs="*", help=f"some of {', '.join(DECLARED)}")
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=MODELS, metavar="MODEL", help="alone only")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where River's rows and elec2.csv.gz are")
-    parser.add_argument("--whole", action="store_true", help="Phishing through the whole path, on a stack of its own")
+    parser.add_argument("--whole", action="store_true", help="through the whole path, on a stack of its own")
     arguments = parser.parse_args()
-    page = expected(arguments.folder)
+    names = arguments.datasets or list(DECLARED)
+    if unknown := [name for name in names if name not in DECLARED]:
+        parser.error(f"{unknown[0]!r} is none of {', '.join(DECLARED)}")
+    report = Report(expected(arguments.folder), arguments.folder, "river-whole" if arguments.whole else "river")
 
     def part(name: str) -> bench.Part:
         async def measure() -> list[Figure]:
-            return list(compare(name, Dataset.of(DATASETS[name]()), arguments.models, page))
+            return await (whole(report, name) if arguments.whole else alone(report, name, arguments.models))
 
         return measure
 
-    async def whole() -> list[Figure]:
-        return await asyncio.to_thread(lambda: list(compare_whole(page)))
-
-    parts = {name: part(name) for name in arguments.datasets or ([] if arguments.whole else DATASETS)}
-    if arguments.whole:
-        parts["the whole path"] = whole
-    return bench.run("benchmarks", parts, packages=("river", "numpy"), controls=False)
+    parts = {name: part(name) for name in names}
+    failed = bench.run(report.area, parts, packages=("river", "numpy"), controls=False)
+    return failed or int(not all(one.met for one in report.figures))
 
 
 if __name__ == "__main__":

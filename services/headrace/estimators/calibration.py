@@ -26,7 +26,7 @@ class PlattScaling(base.Wrapper[Any], base.Classifier):
         >>> model = PlattScaling(linear_model.LogisticRegression())
         >>> model.learn_one({"amount": 2.0}, True)
         >>> round(model.predict_proba_one({"amount": 2.0})[True], 4)
-        0.52
+        0.5075
 
     References:
         Platt, 1999, "Probabilistic outputs for support vector machines", Advances in large margin classifiers.
