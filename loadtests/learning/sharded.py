@@ -18,9 +18,10 @@ from headrace.learner.announcements import Announcer
 from headrace.learner.cohort import Cohort, Member
 from headrace.learner.examples import OutcomeRecord
 from headrace.learner.learning import Learning
-from headrace.learner.recipes import declared
+from headrace.learner.recipes import Recipe, declared
 from headrace.learner.retention import Retention
 from headrace.learner.settings import LearnerSettings
+from headrace.learner.sharded_deployment import ShardedDeployment
 from headrace.learner.sharded_learning import ShardLearner, own_partitions
 from headrace.learner.sharded_merger import Merger
 from headrace.learner.versions import VersionBuilder
@@ -138,8 +139,7 @@ class _Stage:
 
     def round(self, rows: int) -> tuple[float, float]:
         pipeline = self.pipeline
-        recipe = declared(pipeline.model, pipeline.feature_names)
-        learning = Learning(recipe, pipeline.feature_names, pipeline.features_fingerprint, (0,) * PARTITIONS)
+        learning = Learning(self.recipe(), pipeline.feature_names, pipeline.features_fingerprint, (0,) * PARTITIONS)
         alone = Cohort([Member(pipeline.model.name, learning, challenger=False)])
         version = self.builder.build(alone.members[0], "000000", None, 1, 0)
         records = self.records(rows * self.shards)
@@ -168,28 +168,20 @@ class _Stage:
     def merge(self, version: ModelVersion, reports: list[ShardSnapshot]) -> ModelVersion:
         retention = Retention(self.store, self.signer, "bench")
         announcer = Announcer(None, self.topics, [version], retention, None)  # type: ignore[arg-type]
-        merger = Merger(
-            self.settings(0),
-            self.topics,
-            self.pipeline,
-            declared(self.pipeline.model, self.pipeline.feature_names),
-            self.store,
-            self.signer,
-            announcer,
-            Health("bench").heartbeat("merging", 60),
-        )
-        merger._version, merger._base, merger._next_command = version, merger._load(version), 0
+        heartbeat = Health("bench").heartbeat("merging", 60)
+        merger = Merger(self.deployment(0), self.recipe(), announcer, heartbeat)
+        merger._version, merger._base, merger._next_command = version, merger._deployment.snapshot_of(version), 0
         return merger._build([(one, merger._load_shard(one)) for one in reports], [])
 
     def shard(self, number: int) -> ShardLearner:
-        recipe = declared(self.pipeline.model, self.pipeline.feature_names)
-        heartbeat = Health("bench").heartbeat("learning", 60)
-        return ShardLearner(
-            self.settings(number), self.topics, self.pipeline, recipe, self.store, self.signer, heartbeat
-        )
+        return ShardLearner(self.deployment(number), self.recipe(), Health("bench").heartbeat("learning", 60))
 
-    def settings(self, number: int) -> LearnerSettings:
-        return LearnerSettings(shards=self.shards, instance=str(number), signing_key=self.keys.private)
+    def recipe(self) -> Recipe:
+        return declared(self.pipeline.model, self.pipeline.feature_names)
+
+    def deployment(self, number: int) -> ShardedDeployment:
+        settings = LearnerSettings(shards=self.shards, instance=str(number), signing_key=self.keys.private)
+        return ShardedDeployment(settings, self.topics, self.pipeline, self.store, self.signer)
 
     def records(self, count: int) -> list[OutcomeRecord]:
         """Outcomes of the pipeline's features."""

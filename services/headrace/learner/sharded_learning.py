@@ -11,22 +11,17 @@ import asyncio
 import time
 from typing import Any
 
-from headrace.learner import metrics, sharded_metrics, signed_artifacts, snapshot, version_records
+from headrace.learner import metrics, sharded_metrics, snapshot, version_records
 from headrace.learner import order_log as order_logs
 from headrace.learner.cohort import Cohort, Member
-from headrace.learner.errors import SnapshotError
 from headrace.learner.learning import Learning
 from headrace.learner.outcome_stream import OutcomeStream, outcome_stream
 from headrace.learner.recipes import Recipe
-from headrace.learner.settings import LearnerSettings
+from headrace.learner.sharded_deployment import ShardedDeployment
 from headrace.learner.sharded_versions import VersionTail
-from headrace.pipeline import Pipeline
 from headrace.platform import kafka
-from headrace.platform.artifacts import ArtifactStore
 from headrace.platform.health import Heartbeat
 from headrace.platform.logging import get_logger
-from headrace.platform.signing import Signer
-from headrace.platform.topics import Topics
 from headrace.v1.model_pb2 import LearnerCommand, ModelVersion, OffsetRange, ShardSnapshot
 
 POLL_S = 0.5
@@ -47,33 +42,18 @@ class ShardLearner:
     """Learns a share of the outcomes.
 
     Args:
-        settings: of the service.
-        topics: of the deployed pipeline.
-        pipeline: its declaration.
-        recipe: its model, for this learner alone.
-        store: where files go.
-        signer: signs them.
+        deployment: what all learners have in common.
+        recipe: the pipeline's model, for this learner alone.
         heartbeat: beaten each time round.
     """
 
-    def __init__(
-        self,
-        settings: LearnerSettings,
-        topics: Topics,
-        pipeline: Pipeline,
-        recipe: Recipe,
-        store: ArtifactStore,
-        signer: Signer,
-        heartbeat: Heartbeat,
-    ) -> None:
-        self._settings = settings
-        self._topics = topics
-        self._pipeline = pipeline
+    def __init__(self, deployment: ShardedDeployment, recipe: Recipe, heartbeat: Heartbeat) -> None:
+        self._deployment = deployment
+        self._settings = deployment.settings
+        self._topics = deployment.topics
         self._recipe = recipe
-        self._store = store
-        self._signer = signer
         self._heartbeat = heartbeat
-        self._shard = int(settings.instance)
+        self._shard = int(self._settings.instance)
         self._log = get_logger()
 
     async def run(self, first: ModelVersion, tail: VersionTail, producer: Any) -> None:
@@ -150,7 +130,7 @@ class ShardLearner:
             sharded_metrics.WAITED.observe(time.monotonic() - said)
         elif report is not None:
             for artifact in (report.snapshot, report.order):
-                await asyncio.to_thread(self._store.delete, artifact.uri)
+                await asyncio.to_thread(self._deployment.store.delete, artifact.uri)
             read += report.learned_count
         if read:
             sharded_metrics.LEFT_OUT.inc()
@@ -159,12 +139,10 @@ class ShardLearner:
         return not read and (named or report is None)
 
     def _take_up(self, base: ModelVersion) -> Cohort:
-        what = f"snapshot of version {base.version}"
-        state = snapshot.decode(signed_artifacts.get(self._store, self._signer.verifier(), base.snapshot, what))
-        if state.version != base.version:
-            raise SnapshotError(f"{what} holds version {state.version}")
-        learning = Learning.restore(self._recipe, state, self._pipeline.features_fingerprint)
-        return Cohort([Member(self._pipeline.model.name, learning, challenger=False)])
+        pipeline = self._deployment.pipeline
+        state = self._deployment.snapshot_of(base)
+        learning = Learning.restore(self._recipe, state, pipeline.features_fingerprint)
+        return Cohort([Member(pipeline.model.name, learning, challenger=False)])
 
     def _cut(self, cohort: Cohort, base: ModelVersion, own: list[int]) -> ShardSnapshot:
         """Store what was learned since the base."""
@@ -173,13 +151,13 @@ class ShardLearner:
         order = learning.order(version, base.version, base.order)
         # In the folder of the version, with whose lineage it leaves.
         name = f"{version_records.folder(self._topics.deployed, base.version)}/shard-{self._shard}"
-        ends = state.progress.next_offsets
+        ends, put = state.progress.next_offsets, self._deployment.put
         return ShardSnapshot(
             shard=self._shard,
             shards=self._settings.shards,
             base=base.version,
-            snapshot=self._put(name, snapshot.suffix(state), snapshot.encode(state)),
-            order=self._put(name, ".log", order_logs.encode(order)),
+            snapshot=put(name, snapshot.suffix(state), snapshot.encode(state)),
+            order=put(name, ".log", order_logs.encode(order)),
             learned=[
                 OffsetRange(partition=one.partition, first=one.end, end=ends[one.partition])
                 for one in base.learned
@@ -187,9 +165,6 @@ class ShardLearner:
             ],
             learned_count=learning.learned_since_version,
         )
-
-    def _put(self, name: str, suffix: str, content: bytes) -> Any:
-        return signed_artifacts.put(self._store, self._signer, name, suffix, content)
 
     async def _send(self, producer: Any, report: ShardSnapshot) -> None:
         command = LearnerCommand(command_id=shard_version(report.base, report.shard), merge=report)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from headrace.learner import metrics, sharded_metrics, signed_artifacts, snapshot
+from headrace.learner import metrics, sharded_metrics
 from headrace.learner.announcements import Announcer
 from headrace.learner.cohort import Cohort, Member
 from headrace.learner.errors import SnapshotError
@@ -18,17 +18,13 @@ from headrace.learner.order_log import OrderLog, ShardOrder
 from headrace.learner.outcome_stream import first_offsets
 from headrace.learner.publishing import Publisher
 from headrace.learner.recipes import Recipe
-from headrace.learner.settings import LearnerSettings
+from headrace.learner.sharded_deployment import ShardedDeployment
 from headrace.learner.sharded_learning import own_partitions, shard_version
 from headrace.learner.sharded_round import Round
 from headrace.learner.snapshot import Snapshot
 from headrace.learner.versions import VersionBuilder, newest_of, next_versions
-from headrace.pipeline import Pipeline
-from headrace.platform.artifacts import ArtifactStore
 from headrace.platform.health import Heartbeat
 from headrace.platform.logging import get_logger
-from headrace.platform.signing import Signer
-from headrace.platform.topics import Topics
 from headrace.v1.model_pb2 import Artifact, ModelVersion, ShardSnapshot
 
 POLL_S = 1.0
@@ -52,36 +48,25 @@ class Merger:
     """Merges rounds and announces them.
 
     Args:
-        settings: of the service.
-        topics: of the deployed pipeline.
-        pipeline: its declaration.
-        recipe: its model, for the merger alone.
-        store: where files go.
-        signer: signs them, and has signed those of the shards.
+        deployment: what all learners have in common.
+        recipe: the pipeline's model, for the merger alone.
         announcer: announces versions.
         heartbeat: beaten each time round.
     """
 
     def __init__(
-        self,
-        settings: LearnerSettings,
-        topics: Topics,
-        pipeline: Pipeline,
-        recipe: Recipe,
-        store: ArtifactStore,
-        signer: Signer,
-        announcer: Announcer,
-        heartbeat: Heartbeat,
+        self, deployment: ShardedDeployment, recipe: Recipe, announcer: Announcer, heartbeat: Heartbeat
     ) -> None:
-        self._settings = settings
-        self._topics = topics
-        self._pipeline = pipeline
+        self._deployment = deployment
+        self._settings = deployment.settings
+        self._topics = deployment.topics
+        self._pipeline = deployment.pipeline
         self._recipe = recipe
-        self._store = store
-        self._signer = signer
         self._announcer = announcer
         self._heartbeat = heartbeat
-        self._builder = VersionBuilder(topics.deployed, pipeline.model.decision.threshold, store, signer)
+        self._builder = VersionBuilder(
+            self._topics.deployed, self._pipeline.model.decision.threshold, deployment.store, deployment.signer
+        )
         self._log = get_logger()
 
     async def take_up(self, partitions: int) -> int:
@@ -106,7 +91,7 @@ class Merger:
         newest = newest_of(announcer.announced, self._recipe.fingerprint) or announcer.newest
         if newest is None:
             raise SnapshotError(f"{self._topics.models} lost the version that was just announced")
-        self._version, self._base = newest, await asyncio.to_thread(self._load, newest)
+        self._version, self._base = newest, await asyncio.to_thread(self._deployment.snapshot_of, newest)
         Learning.restore(self._recipe, self._base, pipeline.features_fingerprint)  # refuses what does not fit
         if len(self._base.progress.next_offsets) != partitions:
             raise SnapshotError(
@@ -160,7 +145,7 @@ class Merger:
             return
         version = await asyncio.to_thread(self._build, loaded, current.missing)
         await self._announcer.announce([version], self._next_command)
-        self._version, self._base = version, await asyncio.to_thread(self._load, version)
+        self._version, self._base = version, await asyncio.to_thread(self._deployment.snapshot_of, version)
         took_s = time.monotonic() - began
         metrics.VERSIONS.inc()
         metrics.PUBLISH.observe(took_s)
@@ -195,12 +180,9 @@ class Merger:
         version.missing_shards.extend(missing)
         return version
 
-    def _load(self, version: ModelVersion) -> Snapshot:
-        return self._verified(version.snapshot, f"snapshot of version {version.version}", version.version)
-
     def _load_shard(self, report: ShardSnapshot) -> Snapshot:
         name, base = shard_version(report.base, report.shard), self._base
-        state = self._verified(report.snapshot, f"snapshot {name}", name)
+        state = self._deployment.load(report.snapshot, f"snapshot {name}", name)
         own = own_partitions(report.shard, report.shards, len(base.progress.next_offsets))
         if (state.parent, state.recipe_fingerprint, state.features_fingerprint) != (
             base.version,
@@ -215,10 +197,4 @@ class Merger:
                 raise SnapshotError(f"snapshot {name} read partition {partition} from {before} to {after}")
         if state.progress.learned_count - base.progress.learned_count != report.learned_count:
             raise SnapshotError(f"snapshot {name} learned another number of outcomes than it says")
-        return state
-
-    def _verified(self, artifact: Artifact, what: str, version: str) -> Snapshot:
-        state = snapshot.decode(signed_artifacts.get(self._store, self._signer.verifier(), artifact, what))
-        if state.version != version:
-            raise SnapshotError(f"{what} holds {state.version}")
         return state

@@ -16,6 +16,7 @@ from headrace.learner.merging import check_mergeable, unsupported
 from headrace.learner.recipes import declared
 from headrace.learner.retention import Retention
 from headrace.learner.settings import LearnerSettings
+from headrace.learner.sharded_deployment import ShardedDeployment
 from headrace.learner.sharded_learning import POLL_S, ShardLearner
 from headrace.learner.sharded_merger import Merger
 from headrace.learner.sharded_versions import version_tail
@@ -48,14 +49,18 @@ class ShardedLearnerService:
 
     def __init__(self, settings: LearnerSettings, health: Health) -> None:
         self._settings = settings
-        self._pipeline = load_pipeline(settings.pipeline)
-        check_shards(self._pipeline)
-        self._topics = Topics(deployed_name(self._pipeline.name, settings.namespace))
-        self._signer = Signer.read(settings.signing_key)
-        self._store = ArtifactStore(settings.artifacts)
-        features, numeric = self._pipeline.feature_names, self._pipeline.label.numeric
-        self._recipe = declared(self._pipeline.model, features, numeric=numeric)
-        self._mergers_recipe = declared(self._pipeline.model, features, numeric=numeric)
+        pipeline = load_pipeline(settings.pipeline)
+        check_shards(pipeline)
+        self._deployment = ShardedDeployment(
+            settings,
+            Topics(deployed_name(pipeline.name, settings.namespace)),
+            pipeline,
+            ArtifactStore(settings.artifacts),
+            Signer.read(settings.signing_key),
+        )
+        features, numeric = pipeline.feature_names, pipeline.label.numeric
+        self._recipe = declared(pipeline.model, features, numeric=numeric)
+        self._mergers_recipe = declared(pipeline.model, features, numeric=numeric)
         self._model = health.component("model")
         self._learning = health.heartbeat("learning", HEARTBEAT_S)
         self._merging = health.heartbeat("merging", HEARTBEAT_S)
@@ -66,7 +71,7 @@ class ShardedLearnerService:
 
     async def start(self) -> None:
         """Join the learners."""
-        settings, topics, enter = self._settings, self._topics, self._resources.enter_async_context
+        settings, topics, enter = self._settings, self._deployment.topics, self._resources.enter_async_context
         self._partitions = await check_topics(
             settings.kafka_bootstrap,
             topics.deployed,
@@ -104,17 +109,14 @@ class ShardedLearnerService:
         while first is None:
             first = await self._tail.newer(POLL_S)
         self._model.ready()
-        learner = ShardLearner(
-            self._settings, self._topics, self._pipeline, self._recipe, self._store, self._signer, self._learning
-        )
-        await learner.run(first, self._tail, self._producer)
+        await ShardLearner(self._deployment, self._recipe, self._learning).run(first, self._tail, self._producer)
 
     async def _lead(self) -> None:
-        settings, topics = self._settings, self._topics
+        settings, topics = self._settings, self._deployment.topics
         await self._leadership.acquired()
         retention = Retention(
-            self._store,
-            self._signer,
+            self._deployment.store,
+            self._deployment.signer,
             topics.deployed,
             keep=settings.keep_versions,
             lineage_days=settings.keep_lineage_days,
@@ -122,16 +124,7 @@ class ShardedLearnerService:
         async with announcer(settings.kafka_bootstrap, topics, retention) as announces:
             metrics.EPOCH.set(announces.epoch)
             self._log.info("this shard merges", epoch=announces.epoch)
-            merger = Merger(
-                settings,
-                topics,
-                self._pipeline,
-                self._mergers_recipe,
-                self._store,
-                self._signer,
-                announces,
-                self._merging,
-            )
+            merger = Merger(self._deployment, self._mergers_recipe, announces, self._merging)
             first = await merger.take_up(self._partitions)
             commands: asyncio.Queue[PlacedCommand] = asyncio.Queue(COMMANDS_AHEAD)
             async with asyncio.TaskGroup() as tasks:
