@@ -34,8 +34,8 @@ _LONGEST_LINE = 1_500
 _BUILDING = re.compile(r"#\d+ \[(?P<service>[a-z0-9-]+) [^\]]+\] ")
 _PULLING = re.compile(r" ?(?P<service>[a-z0-9-]+) Pulling$")
 
-# All services of the file are looked at, stopped and removed; which are started is named.
-_PROFILES = {"COMPOSE_PROFILES": "learners-4"}
+#: So that a command is about all services of the file, also those that are not always started.
+EVERY_SERVICE = {"COMPOSE_PROFILES": "learners-4"}
 
 Say = Callable[[str], None]
 
@@ -215,7 +215,7 @@ class Compose:
             done = subprocess.run(
                 command,
                 cwd=ROOT,
-                env={**os.environ, **_PROFILES},
+                env={**os.environ, **EVERY_SERVICE},
                 check=False,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -245,7 +245,7 @@ def _start(command: list[str], environment: Mapping[str, str]) -> subprocess.Pop
         return subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, **_PROFILES, **environment},
+            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

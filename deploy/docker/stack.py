@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from deploy.docker.compose import ROOT, Compose, Say
+from deploy.docker.compose import EVERY_SERVICE, ROOT, Compose, Say
 from deploy.docker.errors import StackError
 from deploy.local.processes import port_holder, port_is_free
 from deploy.local.services import SHARDS, shards
@@ -125,7 +125,7 @@ class Stack:
         running = any(container.state in {"running", "restarting"} for container in self._compose.containers())
         if running:
             self._say("stopping the containers")
-        self._compose.run("down")
+        self._compose.run("down", environment=EVERY_SERVICE)
         return running
 
     def _up(self, services: tuple[str, ...], environment: Mapping[str, str]) -> None:
@@ -137,7 +137,7 @@ class Stack:
         self._compose.wait(services, READY_S)
 
     def _remove_services(self) -> None:
-        self._compose.run("rm", "--stop", "--force", "setup", *SERVICES, *FURTHER_LEARNERS)
+        self._compose.run("rm", "--stop", "--force", "setup", *SERVICES, *FURTHER_LEARNERS, environment=EVERY_SERVICE)
 
     def _check_ports(self) -> None:
         """Name every port that a container which does not run would not get."""
