@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -169,6 +170,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where River's rows and elec2.csv.gz are")
     parser.add_argument("--whole", action="store_true", help="through the whole path, on a stack of its own")
     arguments = parser.parse_args()
+    # So that what was found is written, and the servers are stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = arguments.datasets or list(DECLARED)
     if unknown := [name for name in names if name not in DECLARED]:
         parser.error(f"{unknown[0]!r} is none of {', '.join(DECLARED)}")

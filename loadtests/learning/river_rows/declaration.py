@@ -19,6 +19,7 @@ from headrace.pipeline import (
     Number,
     OnDemand,
     Pipeline,
+    Releasing,
     Text,
 )
 
@@ -128,4 +129,6 @@ def pipeline(name: str) -> Pipeline:
         model=recipe(declared.models[0], declared),
         challengers=[recipe(model, declared) for model in declared.models[1:]],
         monitoring=Monitoring(season=HOUR),
+        # Prices drift: between two steps of Elec2 scores move further than a guard rail lets them by default.
+        releasing=Releasing(max_score_shift=1.0),
     )

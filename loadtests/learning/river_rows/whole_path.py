@@ -43,7 +43,7 @@ from loadtests.learning.river_rows.history import FOLDER_VARIABLE
 from loadtests.learning.river_rows.page import Quality
 from loadtests.learning.river_rows.prequential import unanswered
 from loadtests.processes import ProcessFailed
-from loadtests.servers import free_ports
+from loadtests.servers import BENCH, free_ports
 
 DEADLINE_S = 5400
 READ_S = 120.0
@@ -52,8 +52,12 @@ Scores = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 
 @contextmanager
-def private_stack() -> Iterator[Stack]:
-    """A stack on free ports while the block runs; its files are gone afterwards."""
+def private_stack(logs: Path) -> Iterator[Stack]:
+    """A stack on free ports while the block runs; its files are gone afterwards.
+
+    Args:
+        logs: where the logs of its programs are kept when the block fails.
+    """
     directory = Path(tempfile.mkdtemp(prefix="headrace-bench-"))
     names = list(Ports().operations)
     kafka, controller, redis, http, grpc, metrics, gateway, *operations = free_ports(7 + len(names))
@@ -64,6 +68,9 @@ def private_stack() -> Iterator[Stack]:
     try:
         stack.start_infrastructure()
         yield stack
+    except BaseException:
+        shutil.copytree(stack.layout.logs, logs, dirs_exist_ok=True)
+        raise
     finally:
         stack.stop()
         shutil.rmtree(directory)
@@ -75,7 +82,7 @@ def replayed(name: str, events: int, console: Console) -> dict[str, Scores]:
     Raises:
         ProcessFailed: something was missing, doubled or different.
     """
-    with private_stack() as stack:
+    with private_stack(BENCH / f"river-{name.lower()}-logs") as stack:
         bootstrap = f"127.0.0.1:{stack.ports.kafka}"
         here = stack.layout.run.parent
         options = DemoOptions(

@@ -21,7 +21,7 @@ from headrace.pipeline.state import compile_plan
 from headrace.platform import kafka
 from headrace.platform.kafka import KafkaAdmin
 from headrace.platform.topics import Topics
-from headrace.v1.model_pb2 import LearnerCommand
+from headrace.v1.model_pb2 import LearnerCommand, RouteTable
 
 CHUNK = 50
 MOST_IN_FLIGHT = 2_000
@@ -202,8 +202,7 @@ class Replay:
         def routed() -> bool:
             if not self._recording.routes:
                 return False
-            table = self._recording.routes[-1][0]
-            return table.adopted and table.champion.model.learned_count >= self._learned
+            return serves(self._recording.routes[-1][0], self._learned)
 
         await self.follower.until(routed, lambda: f"a version with {self._learned} outcomes to serve")
 
@@ -257,6 +256,22 @@ def _thirds(rows: range) -> tuple[range, range, range]:
     size = len(rows) // 3
     first, second = rows.start + size, rows.start + 2 * size
     return range(rows.start, first), range(first, second), range(second, rows.stop)
+
+
+def serves(table: RouteTable, learned: int) -> bool:
+    """Whether every gateway answers by a champion that has learned so many outcomes.
+
+    Raises:
+        DemoError: no version takes traffic any more, because refreshes are frozen.
+    """
+    if table.adopted and table.champion.model.learned_count >= learned:
+        return True
+    if table.HasField("frozen"):
+        raise DemoError(
+            f"no version with {learned} outcomes can serve: {table.frozen.by} froze refreshes ({table.frozen.reason}); "
+            "what a guard rail allows is declared by Pipeline(releasing=Releasing(...))"
+        )
+    return False
 
 
 def lockstep_step(pipeline: Pipeline) -> int:
