@@ -69,6 +69,21 @@ class Deck:
         return self._left.pop()
 
 
+async def back(stack: Stack, program: str, killed: int, within_s: float) -> None:
+    """Wait until a program that was killed has another process, which is ready."""
+
+    async def replaced() -> bool:
+        try:
+            if await asyncio.to_thread(stack.process_id, program) == killed:
+                return False
+        except StackError:
+            return False
+        lines = await asyncio.to_thread(stack.status)
+        return any(line.name == program and line.ready for line in lines)
+
+    await eventually(replaced, f"{program} is back", within_s, every_s=0.2)
+
+
 class FaultsBelow:
     """Strikes at Kafka, Redis and two Triton servers, one after the other.
 
@@ -139,17 +154,7 @@ class FaultsBelow:
             await self._suspended(lambda: os.kill(struck, signal.SIGSTOP), lambda: os.kill(struck, signal.SIGCONT))
             return
         os.kill(struck, signal.SIGKILL)
-
-        async def replaced() -> bool:
-            try:
-                if await asyncio.to_thread(self._stack.process_id, program) == struck:
-                    return False
-            except StackError:
-                return False
-            lines = await asyncio.to_thread(self._stack.status)
-            return any(line.name == program and line.ready for line in lines)
-
-        await eventually(replaced, f"{program} is back", BACK_S, every_s=0.2)
+        await back(self._stack, program, struck, BACK_S)
         if program == "triton":
             await self.load(f"127.0.0.1:{self._stack.ports.triton_grpc}")
 

@@ -39,9 +39,11 @@ from headrace.v1.prediction_pb2 import Outcome, Prediction
 from headrace.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from tests.chaos.learning_account import Account, Position, compare_lineage, compare_outcomes
 from tests.chaos.learning_stack import LoopServices
+from tests.integration.gateway.deployment import eventually
 
 DECLARATION = "pipelines/fraud.py"
 READ_S = 120.0
+REGISTERED_S = 300.0
 TRACED = 40
 """So many events are followed from their id to the artifact that answered."""
 
@@ -96,21 +98,24 @@ class Loop:
         """Start the services, replay the history, and stop them.
 
         Args:
-            meanwhile: runs beside the replay, and is cancelled when all of it is learned.
+            meanwhile: runs beside the replay, and is cancelled when all of it is learned. Then the newest version is to
+                come into traffic and into the registry.
         """
-        supervising = []
         try:
             async with asyncio.timeout(self.within_s), asyncio.TaskGroup() as tasks:
                 await self.services.start()
-                supervising.append(tasks.create_task(self.services.supervise()))
+                supervising = tasks.create_task(self.services.supervise())
                 await self.services.all_ready()
-                if meanwhile is not None:
-                    supervising.append(tasks.create_task(_wait_for(meanwhile)))
+                going_on = tasks.create_task(_wait_for(meanwhile)) if meanwhile is not None else None
                 began = time.monotonic()
                 await self._replay()
                 self.took_s = time.monotonic() - began
-                for task in supervising:
-                    task.cancel()
+                if going_on is not None:
+                    going_on.cancel()
+                await eventually(
+                    self._newest_is_registered, "the newest version is routed and registered", REGISTERED_S
+                )
+                supervising.cancel()
         except BaseException as error:
             error.add_note(f"reached: {self.recording.counts}, kills and ends: {self.services.exits}")
             error.add_note(self.services.last_words())
@@ -214,9 +219,14 @@ class Loop:
             for version in await self.versions()
         }
 
+    async def _newest_is_registered(self) -> bool:
+        return (await self.versions())[-1].version in self.registered()
+
     def registered(self) -> dict[str, int]:
         """How often each version is registered in MLflow."""
-        with closing(sqlite3.connect(self.registry)) as database:
+        if not self.registry.exists():
+            return {}
+        with closing(sqlite3.connect(f"file:{self.registry}?mode=ro", uri=True)) as database:
             rows = database.execute(
                 "select value, count(*) from model_version_tags where key = 'headrace.version' group by value"
             ).fetchall()

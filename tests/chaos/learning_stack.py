@@ -7,16 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from deploy.local import Stack, StackError
+from deploy.local import Stack
 from deploy.local.services import base_environment
-from tests.chaos.gateway_faults import Deck
+from deploy.local.triton_server import http_ok
+from tests.chaos.gateway_faults import Deck, back
 from tests.integration.features.deployment import Worker
 from tests.integration.gateway.deployment import eventually
 
@@ -96,10 +95,9 @@ class LoopServices:
 
     async def ready(self, name: str) -> None:
         """Wait until a service says that it is ready."""
-        url = f"http://127.0.0.1:{self.ports.operations[name]}/readyz"
 
         async def answers() -> bool:
-            return await asyncio.to_thread(_ready, url)
+            return await asyncio.to_thread(http_ok, self.ports.operations[name], "/readyz")
 
         await eventually(answers, f"{name} is ready", READY_S, every_s=0.1)
 
@@ -190,22 +188,6 @@ class LoopFaults:
             self._services.kill(names)
         for name in victims:
             if name == "triton":
-                await eventually(lambda: asyncio.to_thread(self._triton_replaced, before), "Triton is back", READY_S)
+                await back(self._stack, name, before, READY_S)
             else:
                 await self._services.ready(name)
-
-    def _triton_replaced(self, before: int) -> bool:
-        try:
-            if self._stack.process_id("triton") == before:
-                return False
-        except StackError:
-            return False
-        return any(line.name == "triton" and line.ready for line in self._stack.status())
-
-
-def _ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False

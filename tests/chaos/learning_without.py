@@ -22,7 +22,7 @@ from headrace.platform import kafka
 SERVICES = {"transaction": "outcomes", "offsets": "learner"}
 """The service that each part is taken out of."""
 
-GAP_S = 0.1
+GAP_S = 1.0
 
 send_offsets = AIOKafkaProducer.send_offsets_to_transaction
 transaction = kafka.transaction
@@ -39,7 +39,7 @@ async def in_two(started: AIOKafkaProducer, *, timeout_s: float = kafka.SEND_TIM
     vars(started)["send_offsets_to_transaction"] = hold
     async with transaction(started, timeout_s=timeout_s):
         yield
-    # A broker that takes a moment: what is taken out is missed by whoever is killed here.
+    # As on a slow broker, so that a kill now and then comes here.
     await asyncio.sleep(GAP_S)
     async with transaction(started, timeout_s=timeout_s):
         for offsets, group in held:
