@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from headrace.gateway.routing import ServedVersion
+from headrace.gateway.unscored_rows import UnscoredRows
 from headrace.platform.artifacts import ArtifactError, ArtifactStore
 from headrace.platform.logging import get_logger
 from headrace.platform.signing import SignatureError, Verifier
@@ -28,9 +29,13 @@ class InProcessModels:
     Args:
         store: where the files are.
         verifier: holds the public key that they are signed for.
+
+    Attributes:
+        unscored: rows that got no finite score.
     """
 
     def __init__(self, store: ArtifactStore, verifier: Verifier) -> None:
+        self.unscored = UnscoredRows()
         self._store = store
         self._verifier = verifier
         self._sessions: OrderedDict[tuple[str, bytes], Any] = OrderedDict()
@@ -65,6 +70,8 @@ class InProcessModels:
             raise ModelUnusableError(f"version {version.version} does not run: {error}") from error
         scores = np.asarray(scores, np.float32).reshape(-1)
         if len(scores) != len(features) or not np.isfinite(scores).all():
+            if len(scores) == len(features):
+                self.unscored.add(version.version, features[~np.isfinite(scores)])
             raise ModelUnusableError(f"version {version.version} did not give one finite score per row")
         return scores
 

@@ -1,4 +1,4 @@
-"""Keeps this process's lease in Redis: which route table and versions it uses."""
+"""Keeps this process's lease in Redis: which route table and versions it uses, and rows that got no score."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 
 from headrace.gateway.circuit_breaker import CircuitBreaker
 from headrace.gateway.routing import Routing
+from headrace.gateway.unscored_rows import UnscoredRows
 from headrace.platform.leases import Leases
 from headrace.platform.logging import get_logger
 from headrace.platform.redis import RedisUnavailable
@@ -22,13 +23,17 @@ class LeaseRenewal:
         instance: name of this process.
         routing: says what is in use.
         breaker: of this Redis: a renewal that succeeds says that it is back.
+        unscored: rows that got no finite score.
     """
 
-    def __init__(self, leases: Leases, instance: str, routing: Routing, breaker: CircuitBreaker) -> None:
+    def __init__(
+        self, leases: Leases, instance: str, routing: Routing, breaker: CircuitBreaker, unscored: UnscoredRows
+    ) -> None:
         self._leases = leases
         self._instance = instance
         self._routing = routing
         self._breaker = breaker
+        self._unscored = unscored
         self._failed = False
 
     async def run(self) -> None:
@@ -53,7 +58,9 @@ class LeaseRenewal:
     async def _renew(self) -> None:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                await self._leases.renew(self._instance, self._routing.epoch, self._routing.versions_in_use())
+                await self._leases.renew(
+                    self._instance, self._routing.epoch, self._routing.versions_in_use(), self._unscored.by_version()
+                )
         except (RedisUnavailable, TimeoutError) as error:
             if not self._failed:
                 get_logger().warning("lease not renewed", reason=str(error))

@@ -147,7 +147,9 @@ class GatewayService:
             timeout_s=timeout_s,
             breaker=breaker,
         )
-        self._lease = LeaseRenewal(Leases(self._redis, self._deployed), settings.instance, self._routing, breaker)
+        self._lease = LeaseRenewal(
+            Leases(self._redis, self._deployed), settings.instance, self._routing, breaker, self._models.unscored
+        )
         spools = spools_of(settings.state_dir, self._deployed)
         self._adoption = SpoolAdoption(
             spools,

@@ -7,8 +7,8 @@ so that reading them does not walk through the keys of the feature state.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis.exceptions
@@ -43,11 +43,14 @@ class GatewayLease:
         instance: id of the process.
         epoch: epoch of the route table in use.
         versions: versions that requests may still be sent to, of this table and of requests under way.
+        unscored: by version, features of recent requests that it gave no finite score for, row by row. These requests
+            were refused, so `predictions` does not tell of them.
     """
 
     instance: str
     epoch: int
     versions: frozenset[str]
+    unscored: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
 
 class Leases:
@@ -65,13 +68,20 @@ class Leases:
         self._instances = f"headrace:{{{deployed}}}:leases"
         self._ttl_ms = round(ttl_s * 1000)
 
-    async def renew(self, instance: str, epoch: int, versions: Iterable[str]) -> None:
+    async def renew(
+        self,
+        instance: str,
+        epoch: int,
+        versions: Iterable[str],
+        unscored: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    ) -> None:
         """Write the lease of a gateway process: at once when it takes a new table, and every second or so besides.
 
         Raises:
             RedisUnavailable: Redis does not answer.
         """
-        value = json.dumps({"epoch": epoch, "versions": sorted(versions)})
+        # Absent features are NaN, which Python's JSON has.
+        value = json.dumps({"epoch": epoch, "versions": sorted(versions), "unscored": dict(unscored or {})})
         async with self._client.pipeline(transaction=True) as pipe:
             pipe.set(self._prefix + instance, value, px=self._ttl_ms)
             pipe.sadd(self._instances, instance)
@@ -107,5 +117,7 @@ class Leases:
         leases = []
         for instance, value in zip(found[::2], found[1::2], strict=True):
             lease = json.loads(value)
-            leases.append(GatewayLease(instance.decode(), lease["epoch"], frozenset(lease["versions"])))
+            # Not in the lease of an older gateway.
+            unscored = lease.get("unscored", {})
+            leases.append(GatewayLease(instance.decode(), lease["epoch"], frozenset(lease["versions"]), unscored))
         return leases

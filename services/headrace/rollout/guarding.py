@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from headrace.platform.kafka import KafkaUnavailable, TopicPartition, consumer
 from headrace.platform.logging import get_logger
 from headrace.rollout.guard_rails import Crossed
 from headrace.rollout.live_scores import Counted, LiveScores, Rails
+from headrace.rollout.triton import TritonError, TritonServer
 from headrace.v1.model_pb2 import RouteTable
 from headrace.v1.prediction_pb2 import ROLE_ANSWER, Prediction
 
@@ -62,6 +63,8 @@ class Guard:
         self._shift_allowed = shift_allowed
         self._watch_s = watch_s
         self._live = LiveScores(width, rails)
+        self._width = width
+        self._asked = ("", "")
 
     @property
     def rows(self) -> NDArray[np.float32]:
@@ -82,7 +85,7 @@ class Guard:
 
     def crossed(self, table: RouteTable | None) -> Crossed | None:
         """The guard rail that the champion crosses, if it is watched and does."""
-        if table is None or time.time() - table.champion.since_time_us / 1e6 > self._watch_s:
+        if table is None or not self._is_watched(table):
             return None
         champion, parent = table.champion, table.previous[0] if table.previous else None
         learned = parent is not None and not parent.model.untrained
@@ -95,6 +98,49 @@ class Guard:
             parent.model.version if parent is not None else "",
             self._shift_allowed if judged and same else None,
         )
+
+    async def unscored(
+        self, rows: Mapping[str, Sequence[Sequence[float]]], table: RouteTable | None, servers: Iterable[TritonServer]
+    ) -> Crossed | None:
+        """The guard rail that the champion crosses by requests that it gave no finite score for.
+
+        Such a request is refused, so it has no prediction. Only what the version before scores counts: a row that no
+        version can score is not the champion's fault.
+
+        Args:
+            rows: features of such requests, by version, as the gateways tell.
+            table: the routes.
+            servers: to ask both versions again.
+        """
+        if table is None or not table.previous or not self._is_watched(table):
+            return None
+        champion, parent = table.champion, table.previous[0]
+        given = [row for row in rows.get(champion.model.version, ()) if len(row) == self._width]
+        asked = champion.model.version, str(given)
+        if not given or asked == self._asked:
+            return None
+        features = np.asarray(given, np.float32)
+        for server in servers:
+            try:
+                scores = await server.score(champion.triton_model, features)
+                before = await server.score(parent.triton_model, features)
+            except TritonError as error:
+                log.warning("requests without a score are not looked at", server=server.url, reason=str(error))
+                continue
+            self._asked = asked
+            wrong = int((~np.isfinite(scores) & np.isfinite(before)).sum())
+            version = champion.model.version
+            if not wrong:
+                log.warning("requests without a score", version=version, rows=len(given), before=parent.model.version)
+                return None
+            detail = (
+                f"version {version} gives no finite score for {wrong} recent rows that {parent.model.version} scores"
+            )
+            return Crossed("finite_scores", detail, wrong)
+        return None
+
+    def _is_watched(self, table: RouteTable) -> bool:
+        return time.time() - table.champion.since_time_us / 1e6 <= self._watch_s
 
     async def run(self, look: Callable[[], None]) -> None:
         """Read answers until cancelled.

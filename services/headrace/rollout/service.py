@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from headrace.platform.artifacts import ArtifactStore
 from headrace.platform.health import Health
-from headrace.platform.leases import LEASE_TTL_S, Leases
+from headrace.platform.leases import LEASE_TTL_S, GatewayLease, Leases
 from headrace.platform.lifecycle import Deadline
 from headrace.platform.logging import get_logger
 from headrace.platform.pipelines import load_pipeline
@@ -19,7 +20,7 @@ from headrace.rollout import metrics
 from headrace.rollout.checks import Expected, VersionRefusedError
 from headrace.rollout.decisions import Announcement, Load, Rollout, Unload
 from headrace.rollout.delivery import Delivery, NotNowError, Parent
-from headrace.rollout.guard_rails import alerts_between
+from headrace.rollout.guard_rails import Crossed, alerts_between
 from headrace.rollout.guarding import Guard
 from headrace.rollout.live_scores import Rails
 from headrace.rollout.mlflow_registry import MlflowRegistry
@@ -286,8 +287,19 @@ class RolloutService:
         return Parent(action.replaces, name, self._guard.rows) if there else None
 
     def _hold_to_rails(self) -> None:
+        self._cross(self._guard.crossed(self._state.table))
+
+    async def _hold_to_requests(self, leases: Sequence[GatewayLease]) -> None:
+        """Look at the requests that gateways refused because the champion gave no score."""
         table = self._state.table
-        crossed = self._guard.crossed(table)
+        for lease in (one for one in leases if one.unscored):
+            there = [self._servers[url] for url, known in self._state.servers.items() if known.ready is not None]
+            crossed = await self._guard.unscored(lease.unscored, table, there)
+            if self._state.table is table:
+                self._cross(crossed)
+
+    def _cross(self, crossed: Crossed | None) -> None:
+        table = self._state.table
         if table is not None and crossed is not None and self._state.cross(table.champion.model.version, crossed):
             metrics.CROSSED.labels(crossed.rail).inc()
             self._route_wake.set()
@@ -407,6 +419,7 @@ class RolloutService:
                 reachable = True
                 self._redis_health.ready()
                 self._state.observe_leases(leases, time.monotonic())
+                await self._hold_to_requests(leases)
             self._route_wake.set()
             table = self._state.table
             watching = reachable and table is not None and not table.adopted

@@ -23,10 +23,10 @@ async def test_a_lease_lives_until_it_is_released(client: Client, namespace: str
     assert await leases.read() == []
     await leases.renew("one", 3, ["000002", "000001"])
     await leases.renew("two", 2, [])
-    await leases.renew("two", 3, ["000002"])
+    await leases.renew("two", 3, ["000002"], {"000002": [[1.5, -2.0]]})
     assert sorted(await leases.read(), key=lambda lease: lease.instance) == [
         GatewayLease("one", 3, frozenset({"000001", "000002"})),
-        GatewayLease("two", 3, frozenset({"000002"})),
+        GatewayLease("two", 3, frozenset({"000002"}), {"000002": [[1.5, -2.0]]}),
     ]
     assert await Leases(client, f"{namespace}-other").read() == []
     await leases.release("one")

@@ -71,14 +71,14 @@ def no_file(model: model_pb2.ModelVersion, deployment: Deployment) -> None:
 
 
 def no_model(model: model_pb2.ModelVersion, deployment: Deployment) -> None:
-    _replace(model, deployment, b"no model")
+    replace(model, deployment, b"no model")
 
 
 def not_a_number(model: model_pb2.ModelVersion, deployment: Deployment) -> None:
-    _replace(model, deployment, logistic_model(float("nan")))
+    replace(model, deployment, logistic_model(float("nan")))
 
 
-def _replace(model: model_pb2.ModelVersion, deployment: Deployment, onnx: bytes) -> None:
+def replace(model: model_pb2.ModelVersion, deployment: Deployment, onnx: bytes) -> None:
     stored = deployment.store.put(f"{deployment.topics.deployed}/replaced.onnx", onnx)
     model.onnx.uri, model.onnx.sha256 = stored.uri, bytes.fromhex(stored.sha256)
     model.onnx.signature = deployment.signer.sign(model.onnx.sha256)
