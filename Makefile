@@ -87,6 +87,11 @@ check-handbook: setup ## Lockstep replay of the whole handbook data, held to the
 test-chaos: setup ## Kill and suspend the processes of the stack, for minutes: HEADRACE_CHAOS_SEED=n repeats a run
 	@$(BIN)/pytest tests/chaos
 
+.PHONY: test-mlflow
+test-mlflow: setup ## Hold the registry to a real MLflow server that hangs and dies (installs the server once)
+	@$(BIN)/python -m loadtests.environment mlflow-server
+	@$(BIN)/pytest tests/registry
+
 .PHONY: test-compose
 test-compose: setup ## Build and start the compose stack, and run a small demo against it (needs Docker)
 	@deploy/docker/test-compose.sh

@@ -1,7 +1,8 @@
-"""Environments of the controls' libraries, under `.run/bench`: `python -m loadtests.environment [NAME…]` makes them.
+"""Environments of other programs, under `.run/bench`: `python -m loadtests.environment [NAME…]` makes them.
 
 They are no dependencies of the project, and want other versions of some. `requirements/<name>.txt` locks each: "bench"
-has what the feature engine is compared with, "bench-mlserver" what the gateway is.
+has what the feature engine is compared with, "bench-mlserver" what the gateway is; "mlflow-server" has the server that
+the registry is tested against.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from pathlib import Path
 from deploy.local.layout import ROOT
 
 BENCH = "bench"
-DIRECTORIES = {BENCH: "venv", "bench-mlserver": "mlserver"}
-SIZES = {BENCH: "0.8 GB", "bench-mlserver": "0.4 GB"}
+MLFLOW = "mlflow-server"
+DIRECTORIES = {BENCH: "venv", "bench-mlserver": "mlserver", MLFLOW: "mlflow"}
+SIZES = {BENCH: "0.8 GB", "bench-mlserver": "0.4 GB", MLFLOW: "0.9 GB"}
 
 
 class NotInstalled(Exception):
-    """The controls are not installed; the message says how they are."""
+    """An environment is not installed; the message says how it is."""
 
 
 def control_python(name: str = BENCH) -> Path:
-    """The interpreter that has the controls' libraries.
+    """The interpreter of an environment.
 
     Args:
         name: of the lock.
@@ -33,8 +35,8 @@ def control_python(name: str = BENCH) -> Path:
     """
     if not _stamp(name).exists():
         raise NotInstalled(
-            f"the controls' libraries are not installed: run `python -m loadtests.environment {name}`, "
-            "or leave the controls out with --no-controls"
+            f"the libraries of {name} are not installed: run `python -m loadtests.environment {name}`"
+            + ("" if name == MLFLOW else ", or leave the controls out with --no-controls")
         )
     return _directory(name) / "bin" / "python"
 
@@ -49,7 +51,7 @@ def install(name: str = BENCH) -> None:
         return
     directory = _directory(name)
     where = directory.relative_to(ROOT)
-    print(f"installing the controls' libraries (about {SIZES[name]} on disk) into {where}", flush=True)
+    print(f"installing the libraries of {name} (about {SIZES[name]} on disk) into {where}", flush=True)
     # Not the one that this interpreter runs in: a virtual environment's own base is what a new one is made from.
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(directory)], check=True)
     pip = [str(directory / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]

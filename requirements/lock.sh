@@ -30,3 +30,4 @@ compile triton.txt "${upgrade[@]}" requirements/triton.in
 compile tritonserver.txt "${upgrade[@]}" --no-deps requirements/tritonserver.in
 compile bench.txt "${upgrade[@]}" requirements/bench.in
 compile bench-mlserver.txt "${upgrade[@]}" requirements/bench-mlserver.in
+compile mlflow-server.txt "${upgrade[@]}" requirements/mlflow-server.in

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[3]
 LOCKS = ROOT / "requirements"
 EXTRAS = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"])
 OF_TRITON = ("triton", "tritonserver")
-OF_THEIR_OWN = (*OF_TRITON, "bench", "bench-mlserver")
+OF_THEIR_OWN = (*OF_TRITON, "bench", "bench-mlserver", "mlflow-server")
 
 
 def pins(lock: str) -> dict[str, str]:
