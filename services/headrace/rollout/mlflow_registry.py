@@ -29,6 +29,8 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # Its logs come out as ours do, from WARNING up, and not beside them.
     "MLFLOW_CONFIGURE_LOGGING": "false",
+    # Where a run can be looked at is not a line of a log.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # A server that is away is given up after seconds, not minutes: the next champion is the next attempt.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
