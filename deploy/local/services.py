@@ -68,6 +68,7 @@ def base_environment(layout: Layout, ports: Ports) -> dict[str, str]:
         "HEADRACE_KAFKA_BOOTSTRAP": f"127.0.0.1:{ports.kafka}",
         "HEADRACE_REDIS_URL": f"redis://127.0.0.1:{ports.redis}/0",
         "HEADRACE_TRITON_URLS": f"127.0.0.1:{ports.triton_grpc}",
+        "HEADRACE_GATEWAY_GRPC_PORT": str(ports.gateway),
         "HEADRACE_ARTIFACTS": str(layout.run.parent / "artifacts"),
         "HEADRACE_STATE_DIR": str(layout.run.parent / "state"),
         "HEADRACE_LEARNER_SIGNING_KEY": str(keys.private),

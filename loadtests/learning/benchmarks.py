@@ -69,11 +69,13 @@ class Report:
         write_json(BENCH / f"{self.area}.json", self.figures)
         return met
 
-    def refused(self, dataset: str, model: str, reason: str) -> None:
-        """Name a row that cannot be measured."""
-        self._say(dataset, model, ("-", "-"), f"REFUSED: {reason}", self.page[dataset, model])
-        goal = f"{self.page[dataset, model][0]}, to its digits"
-        self.figures.append(Figure(f"{dataset}, {model}: refused", float("nan"), "", goal=goal, met=False))
+    def missing(self, dataset: str, model: str, verdict: str, reason: str) -> None:
+        """Name a row without numbers: the learner refuses the model, or its process has failed."""
+        wanted = self.page[dataset, model]
+        self._say(dataset, model, ("-", "-"), f"{verdict}: {reason}", wanted)
+        goal = f"{wanted[0]}, to its digits"
+        self.figures.append(Figure(f"{dataset}, {model}: {verdict}", float("nan"), "", goal=goal, met=False))
+        write_json(BENCH / f"{self.area}.json", self.figures)
 
     @staticmethod
     def _say(dataset: str, model: str, found: Printed, verdict: str, wanted: Printed) -> None:
@@ -138,9 +140,14 @@ async def alone(report: Report, dataset: str, models: Sequence[str]) -> list[Fig
         if (dataset, model) not in report.page:
             continue
         began = time.monotonic()
-        found = await by("learner", model)
+        try:
+            found = await by("learner", model)
+        except ProcessFailed as error:
+            # The others may well be measured.
+            report.missing(dataset, model, "FAILED", str(error))
+            continue
         if "refused" in found:
-            report.refused(dataset, model, found["refused"])
+            report.missing(dataset, model, "REFUSED", found["refused"])
         elif not report.judge(dataset, model, "learner alone", Quality(**found), time.monotonic() - began):
             for control, words in (("river", "double"), ("river-float32", "float32")):
                 own = Quality(**await by(control, model))
@@ -152,7 +159,12 @@ async def whole(report: Report, dataset: str) -> list[Figure]:
     """All models of a data set, through the whole path."""
     before = len(report.figures)
     log = BENCH / f"river-{dataset.lower()}.log"
-    found = await process("whole_path", dataset, folder=report.folder, deadline_s=whole_path.DEADLINE_S, log=log)
+    try:
+        found = await process("whole_path", dataset, folder=report.folder, deadline_s=whole_path.DEADLINE_S, log=log)
+    except ProcessFailed as error:
+        for model in DECLARED[dataset].models:
+            report.missing(dataset, model, "FAILED", str(error))
+        return report.figures[before:]
     for model, quality in found.items():
         report.judge(dataset, model, "whole path", Quality(**quality))
     return report.figures[before:]

@@ -18,7 +18,7 @@ from loadtests.learning.river_rows.page import Quality
 from loadtests.learning.river_rows.prequential import learner_scores, river_scores, unanswered
 
 WAYS = ("learner", "learner-decimals", "river", "river-float32")
-DEADLINE_S = 1200
+DEADLINE_S = 3600
 
 
 def main() -> int:

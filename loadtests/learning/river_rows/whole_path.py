@@ -95,7 +95,6 @@ def replayed(name: str, events: int, console: Console) -> dict[str, Scores]:
         )
         os.environ |= {
             "HEADRACE_KAFKA_BOOTSTRAP": bootstrap,
-            "HEADRACE_GATEWAY_GRPC_PORT": str(stack.ports.gateway),
             "HEADRACE_LEARNER_KEEP_VERSIONS": "1000000",
         }
         failed = run_demo(options, console, stack)

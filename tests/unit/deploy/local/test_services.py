@@ -22,11 +22,12 @@ def test_settings_go_before_the_environment_and_that_before_the_stack(
 ) -> None:
     monkeypatch.setenv("HEADRACE_NAMESPACE", "mine")
     monkeypatch.setenv("HEADRACE_PIPELINE", "pipelines/other.py")
-    environment = complete_environment(layout, Ports(redis=1234), {"HEADRACE_NAMESPACE": "given"})
+    environment = complete_environment(layout, Ports(redis=1234, gateway=5678), {"HEADRACE_NAMESPACE": "given"})
     assert environment["HEADRACE_NAMESPACE"] == "given"
     assert environment["HEADRACE_PIPELINE"] == "pipelines/other.py"
     assert environment["HEADRACE_REDIS_URL"] == "redis://127.0.0.1:1234/0"
     assert environment["HEADRACE_FEATURES_OPS_PORT"] == "19101"
+    assert environment["HEADRACE_GATEWAY_GRPC_PORT"] == "5678"
 
 
 @pytest.mark.parametrize("settings", [{"HEADRACE NAMESPACE": "a"}, {"HEADRACE_NAMESPACE": "a\nb"}])
