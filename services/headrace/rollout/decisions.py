@@ -21,29 +21,18 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from headrace.rollout import route_tables
 from headrace.rollout.checks import VERSION
 from headrace.rollout.commands import CommandRefusedError, Placed, Plan, Planner, order_of
 from headrace.rollout.guard_rails import Crossed
+from headrace.rollout.live_leases import Lease, LiveLeases
 from headrace.rollout.releases import Releases
 from headrace.rollout.route_tables import ROLLOUT, Author, routed
+from headrace.rollout.server_actions import Load, Unload
 from headrace.rollout.triton_contents import Server, TritonContents
 from headrace.v1 import model_pb2, route_pb2
-
-
-class Lease(Protocol):
-    """What one live gateway process uses."""
-
-    @property
-    def epoch(self) -> int:
-        """Epoch of the route table in use."""
-
-    @property
-    def versions(self) -> frozenset[str]:
-        """Versions that requests may still be sent to."""
 
 
 class Announcement(enum.Enum):
@@ -54,30 +43,6 @@ class Announcement(enum.Enum):
     ZOMBIE = "zombie"
     CONFLICT = "conflict"
     PROMOTION = "promotion"
-
-
-@dataclass(frozen=True)
-class Load:
-    """Bring a version onto a server and check its scores there.
-
-    Attributes:
-        model: the version.
-        present: the server says that it is loaded, so the check alone may do.
-        routed: the route table names it; what fails is then the server, not the version.
-        replaces: the version whose place it takes as a refresh; None for any other.
-    """
-
-    model: model_pb2.ModelVersion
-    present: bool
-    routed: bool
-    replaces: model_pb2.ModelVersion | None = None
-
-
-@dataclass(frozen=True)
-class Unload:
-    """Take a Triton model off a server."""
-
-    triton_model: str
 
 
 _Wanted: TypeAlias = tuple[model_pb2.ModelVersion, bool, model_pb2.ModelVersion | None]
@@ -110,13 +75,11 @@ class Rollout:
         self._releases = Releases(shadow_challengers=shadow_challengers)
         self._triton = TritonContents(urls)
         self._keep_previous = keep_previous
-        self._lease_grace_s = lease_grace_s
         self._retired: set[str] = set()
         self._commands: list[Placed] = []
         self._meant: tuple[int, dict[str, model_pb2.ModelVersion]] = (-1, {})
         self._crossed: dict[str, Crossed] = {}
-        self._leases: Sequence[Lease] | None = None
-        self._without_lease_since: float | None = None
+        self._leases = LiveLeases(lease_grace_s)
 
     @property
     def servers(self) -> Mapping[str, Server]:
@@ -252,11 +215,7 @@ class Rollout:
 
     def observe_leases(self, leases: Sequence[Lease] | None, now: float) -> None:
         """The live leases; None while they cannot be read. `now` in seconds of a monotonic clock."""
-        self._leases = leases
-        if leases is None or leases:
-            self._without_lease_since = None
-        elif self._without_lease_since is None:
-            self._without_lease_since = now
+        self._leases.observe(leases, now)
 
     def server_action(self, url: str, now: float) -> Load | Unload | None:
         """What to do next on a server: its champion first, then what a command needs, the candidate, and the rest.
@@ -406,9 +365,7 @@ class Rollout:
 
     def _adopted(self) -> model_pb2.RouteTable | None:
         assert self.table is not None
-        if self.table.adopted or not self._leases:
-            return None
-        if any(lease.epoch < self.table.epoch for lease in self._leases):
+        if self.table.adopted or not self._leases.adopted(self.table.epoch):
             return None
         adopted = route_tables.copy(self.table)
         adopted.adopted = True
@@ -423,12 +380,10 @@ class Rollout:
             return False
         if version in self._releases.failed:
             return True
-        if self.table is None or self._leases is None:
+        if self.table is None:
             return False
-        if version > self.table.champion.model.version and version not in self._retired:
+        known = version in self._retired or version in self.table.withdrawn
+        if version > self.table.champion.model.version and not known:
             # A version that is newer than what this process knows may belong to the process that replaced it.
             return False
-        if not self._leases:
-            since = self._without_lease_since
-            return since is not None and now - since >= self._lease_grace_s
-        return all(lease.epoch >= self.table.epoch and version not in lease.versions for lease in self._leases)
+        return self._leases.passed(version, self.table.epoch, now)

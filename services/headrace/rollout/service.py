@@ -18,7 +18,7 @@ from headrace.platform.signing import Verifier
 from headrace.platform.topics import Topics, check_topics, deployed_name
 from headrace.rollout import metrics
 from headrace.rollout.checks import Expected, VersionRefusedError
-from headrace.rollout.decisions import Announcement, Load, Rollout, Unload
+from headrace.rollout.decisions import Announcement, Rollout
 from headrace.rollout.delivery import Delivery, NotNowError, Parent
 from headrace.rollout.guard_rails import Crossed, alerts_between
 from headrace.rollout.guarding import Guard
@@ -26,6 +26,7 @@ from headrace.rollout.live_scores import Rails
 from headrace.rollout.mlflow_registry import MlflowRegistry
 from headrace.rollout.registrar import Registrar
 from headrace.rollout.route_log import News, RouteLog, open_route_log
+from headrace.rollout.server_actions import Load, Unload
 from headrace.rollout.settings import RolloutSettings
 from headrace.rollout.triton import TritonError, TritonServer
 from headrace.v1 import model_pb2, route_pb2

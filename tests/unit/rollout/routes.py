@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.rollout.decisions import Load, Rollout, Unload
+from headrace.rollout.decisions import Rollout
+from headrace.rollout.server_actions import Load, Unload
 from headrace.v1 import model_pb2, route_pb2
 
 GRACE_S = 10.0

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from headrace.rollout.commands import order_of
-from headrace.rollout.decisions import Announcement, Load, Rollout, Unload
+from headrace.rollout.decisions import Announcement, Rollout
+from headrace.rollout.server_actions import Load, Unload
 from headrace.v1 import model_pb2, route_pb2
 
 GRACE_S = 10.0
@@ -275,6 +276,25 @@ def test_models_of_others_are_left_alone() -> None:
     state.observe("a", others | {"fraud-000004"})
     assert state.server_action("a", 0) == Unload("fraud-000004")
     state.unloaded("a", "fraud-000004")
+    assert state.server_action("a", 0) is None
+
+
+def test_what_was_rolled_back_is_unloaded_also_after_a_restart() -> None:
+    state = rollout(keep_previous=0)
+    serve(state, 5)
+    assert state.table is not None
+    table = model_pb2.RouteTable.FromString(state.table.SerializeToString())
+    table.withdrawn.append("000007")
+    state = rollout(keep_previous=0)
+    state.restore(table)
+    there = frozenset({"fraud-000005", "fraud-000007", "fraud-000009"})
+    state.observe("a", there)
+    state.passed("a", version(5))
+    state.observe_leases([Lease(table.epoch, frozenset({"000007"}))], 0)
+    assert state.server_action("a", 0) is None
+    state.observe_leases([Lease(table.epoch, frozenset())], 0)
+    assert state.server_action("a", 0) == Unload("fraud-000007")
+    state.unloaded("a", "fraud-000007")
     assert state.server_action("a", 0) is None
 
 
