@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import tritonclient.grpc.aio as triton_grpc
 from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 
 from headrace.cli.__main__ import headrace
 from headrace.learner.announcements import read_announced
 from headrace.platform import kafka
+from headrace.platform.redis import connect
 from headrace.platform.topics import DATA_PARTITIONS, Topics
 from headrace.v1.event_pb2 import Event, Label
 from headrace.v1.model_pb2 import ModelVersion, RouteTable
@@ -104,6 +106,22 @@ async def live_loop(bootstrap: str, deployed: str) -> AsyncIterator[LiveLoop]:
             following.cancel()
             with suppress(asyncio.CancelledError):
                 await following
+
+
+async def remove(loop: LiveLoop, redis_url: str, triton_url: str) -> None:
+    """Remove what a deployed pipeline whose services have ended has left: models, keys and topics."""
+    deployed = loop.topics.deployed
+    triton = triton_grpc.InferenceServerClient(triton_url)
+    statistics = await triton.get_inference_statistics()
+    for name in {one.name for one in statistics.model_stats if one.name.startswith(f"{deployed}-")}:
+        await triton.unload_model(name)
+    await triton.close()
+    client = connect(redis_url)
+    if keys := [key async for key in client.scan_iter(f"headrace:{{{deployed}}}:*", count=1000)]:
+        await client.delete(*keys)
+    await client.aclose()
+    async with kafka.KafkaAdmin(loop.bootstrap) as admin:
+        await admin.delete_topics(loop.topics.all)
 
 
 async def command(environment: Mapping[str, str], *arguments: str) -> Any:

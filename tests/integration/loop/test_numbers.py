@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from headrace.v1.event_pb2 import Event, Label
 from headrace.v1.prediction_service_pb2 import PredictOptions, PredictRequest
 from headrace.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from tests.end_to_end.private_services import PrivateServices
-from tests.integration.loop.live_loop import LiveLoop, command, live_loop
+from tests.integration.loop.live_loop import LiveLoop, command, live_loop, remove
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -53,7 +54,6 @@ def services(tmp_path: Path, environment: dict[str, str]) -> Iterator[PrivateSer
     try:
         made.start_services({})
         yield made
-        assert made.ended() == []
     finally:
         made.stop()
 
@@ -88,8 +88,9 @@ async def one_round(loop: LiveLoop, number: int) -> list[Event]:
 
 
 async def test_numbers_are_answered_learned_and_traced(
-    services: PrivateServices, environment: dict[str, str], kafka_bootstrap: str, namespace: str, tmp_path: Path
+    services: PrivateServices, environment: dict[str, str], namespace: str, tmp_path: Path
 ) -> None:
+    kafka_bootstrap, triton_url = environment["HEADRACE_KAFKA_BOOTSTRAP"], environment["HEADRACE_TRITON_URLS"]
     async with live_loop(kafka_bootstrap, deployed_name("rides", namespace)) as loop:
         await loop.adopted(lambda model: model.untrained, "the untrained version")
         first, *_, last = [await one_round(loop, number) for number in range(ROUNDS)]
@@ -120,6 +121,9 @@ async def test_numbers_are_answered_learned_and_traced(
         await loop.answered([called.event_id])
 
         await every_answer_is_traced(loop, environment | services_environment(services, tmp_path))
+        assert services.ended() == []
+        await asyncio.to_thread(services.stop)
+        await remove(loop, environment["HEADRACE_REDIS_URL"], triton_url)
 
 
 def services_environment(services: PrivateServices, directory: Path) -> dict[str, str]:
