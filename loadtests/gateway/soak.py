@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 from statistics import fmean
 
@@ -49,12 +50,16 @@ async def soak(bench: Bench) -> list[Figure]:
         rate = SHARE * run.rate
         samples: list[Sample] = []
         found: list[Latencies] = []
+        ends = Counter[str]()
         began, before = time.monotonic(), gateway.degraded()
         for number in range(stretches):
-            found.append(_offer(deployed, gateway, rate, stretch_s, began, samples))
+            found.append(_offer(deployed, gateway, rate, stretch_s, began, samples, ends))
             memory = samples[-1].resident / MIB
-            print(f"{number + 1} of {stretches}: p99 {found[-1].p99_ms:.1f} ms, {memory:.1f} MiB", flush=True)
+            so_far = ", ".join(f"{count} {status}" for status, count in ends.most_common()) or "no call failed"
+            print(f"{number + 1} of {stretches}: p99 {found[-1].p99_ms:.1f} ms, {memory:.1f} MiB, {so_far}", flush=True)
         degraded = gateway.degraded() - before
+        for status, count in ends.most_common():
+            bench.note(f"{count} of {round(rate * seconds)} calls of the soak ended with {status}")
     begin, end, grown = growth(samples)
     answered, failed = fmean(one.answered for one in found), fmean(one.failed for one in found)
     name, first, last = f"soak of {seconds:g} s at {SHARE:.0%} load", found[0].p99_ms, found[-1].p99_ms
@@ -69,9 +74,15 @@ async def soak(bench: Bench) -> list[Figure]:
 
 
 def _offer(
-    deployed: Deployment, gateway: Gateway, rate: float, seconds: float, began: float, samples: list[Sample]
+    deployed: Deployment,
+    gateway: Gateway,
+    rate: float,
+    seconds: float,
+    began: float,
+    samples: list[Sample],
+    ends: Counter[str],
 ) -> Latencies:
-    """Offer the load for a while, and take samples of the memory meanwhile.
+    """Offer the load for a while; take samples of the memory meanwhile, and count how calls ended that failed.
 
     Raises:
         ProcessFailed: gateway or client has ended, or hangs.
@@ -94,6 +105,7 @@ def _offer(
                 if time.monotonic() > deadline:
                     raise ProcessFailed(f"the client of the open loop hangs:\n{client.text()}") from None
         failed = _failed(client.log)
+        ends.update(failed)
     due, ended = np.load(times)
     try:
         return latencies(due, ended)
@@ -101,8 +113,9 @@ def _offer(
         raise ProcessFailed(f"{error}; {failed}") from None
 
 
-def _failed(log: Path) -> object:
-    return json.loads(log.read_text(encoding="utf-8").strip().splitlines()[-1])["failed"]
+def _failed(log: Path) -> dict[str, int]:
+    said: dict[str, dict[str, int]] = json.loads(log.read_text(encoding="utf-8").strip().splitlines()[-1])
+    return said["failed"]
 
 
 if __name__ == "__main__":

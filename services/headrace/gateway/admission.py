@@ -16,7 +16,8 @@ Hysteresis: the standing queue is over when nobody had to be refused for an inte
 it is refused first.
 
 How to wire it: make one `Admission` for the process over the batcher that requests wait in; call `left` from that
-batcher's `observe`; call `admit` before `Batcher.submit`, once for a request, with all of its rows. For rows that come
+batcher's `observe`; call `admit` before `Batcher.submit`, once for a request, with all of its rows. Call `turn_away`
+as early as a call is known to have come; whoever cannot do without it calls `admit` only. For rows that come
 from Kafka there is nobody to refuse: their reader asks for less by itself, so do not call it for them.
 """
 
@@ -134,6 +135,7 @@ class Admission:
         self._counted_since = self._left_at
         self._offered_rows = 0.0
         self._admitted_rows = 0.0
+        self._call_rows = 1
 
     @property
     def overloaded(self) -> bool:
@@ -196,12 +198,31 @@ class Admission:
                 raise OverloadedError(f"{caller or 'this caller'} has used up its quota of rows", short_s)
         if not self._overloaded and self._queued_rows() == 0:
             return
+        self._refuse_if_late(rows, priority)
+        # An interval's memory of how many rows a call may have.
+        self._call_rows = max(rows, self._call_rows)
+        self._offered_rows += rows
+        self._admitted_rows += rows
+
+    def turn_away(self) -> None:
+        """Refuse a call of which nothing has been read, in a standing queue that is too long for any that came lately.
+
+        A call that is refused here costs much less than one that `admit` refuses; one that passes is still to be
+        admitted.
+
+        Raises:
+            OverloadedError: as from `admit`.
+        """
+        if self._overloaded:
+            self._refuse_if_late(self._call_rows, Priority.INTERACTIVE)
+
+    def _refuse_if_late(self, rows: int, priority: Priority) -> None:
         now = self._clock()
         if now - self._counted_since > self._interval_s:
             self._counted_since = now
             self._offered_rows /= 2
             self._admitted_rows /= 2
-        self._offered_rows += rows
+            self._call_rows = max(1, self._call_rows // 2)
         age_s = self._oldest_wait_s()
         # What left the queue was judged when it left; a queue that nothing leaves is judged here.
         if age_s > self.target_s or self._overloaded:
@@ -212,13 +233,13 @@ class Admission:
         stalled = age_s > self._interval_s + self.target_s
         if wait_s > allowed_s or stalled:
             self._refused_at = now
+            self._offered_rows += rows
             excess_s = max(wait_s, age_s if stalled else 0.0) - allowed_s
             raise OverloadedError(
                 f"too much is asked for: rows wait {max(wait_s, age_s) * 1000:.0f} ms for their turn, and may wait "
                 f"{allowed_s * 1000:.0f} ms",
                 self._retry_after_s(excess_s),
             )
-        self._admitted_rows += rows
 
     def early_s(self, priority: Priority) -> float:
         """How much too early a request of this priority would be now, in seconds; 0 where it is not.

@@ -5,16 +5,24 @@ next. While the event loop works on a batch that is a call in several millisecon
 where nothing of ours sees them. So more calls of a method are asked for at once, in the way in which the server does
 it. gRPC has no option for that: what is used here is no part of its interface, and is used only where it is the version
 that this was written for. Elsewhere the server works as it does by itself. See docs/decisions/0011.
+
+Under overload most calls must be refused, and what a refused call costs is lost to those that could be answered. So
+calls may be refused here, before what they carry is read.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
 import grpc.aio
+
+from headrace.gateway.errors import OverloadedError
+from headrace.gateway.grpc_errors import CallStatus, status_of
+from headrace.gateway.metrics import REQUESTS
 
 KNOWN_VERSION = "1.85.1"
 
@@ -38,6 +46,10 @@ class _Resolver:
         return self._handler
 
 
+def _welcome() -> None:
+    """Refuses nobody."""
+
+
 class CallIntake:
     """Asks for calls of some methods beside the server's own loop.
 
@@ -46,6 +58,8 @@ class CallIntake:
         handlers: the handler of each of these methods, by its path.
         interceptors: the interceptors that the server was given.
         at_once: calls of a method that are asked for at once, beside the server's own.
+        turn_away: called for each call before it is read; raises `OverloadedError` where it is to be refused.
+        refusable: paths of the methods for which it is called.
     """
 
     def __init__(
@@ -54,12 +68,16 @@ class CallIntake:
         handlers: Mapping[str, Any],
         interceptors: Iterable[Any],
         at_once: int = AT_ONCE,
+        turn_away: Callable[[], None] = _welcome,
+        refusable: Iterable[str] = (),
     ) -> None:
         from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
         self._cygrpc: Any = cygrpc
         self._core: Any = server._server  # type: ignore[attr-defined]
         self._interceptors = tuple(interceptors)
+        self._turn_away = turn_away
+        self._refusable = frozenset(refusable)
         self._loop = asyncio.get_running_loop()
         self._calls: set[asyncio.Task[None]] = set()
         self._asking = [
@@ -71,14 +89,19 @@ class CallIntake:
     async def _ask(self, path: str, handler: Any) -> None:
         cygrpc, core, loop = self._cygrpc, self._core, self._loop
         method = path.encode()
-        resolver = _Resolver(handler)
+        answering, turn_away = _Resolver(handler), self._turn_away if path in self._refusable else _welcome
         while core.is_running():
             try:
                 state = await core._request_registered_call(method)
             except cygrpc._RequestCallError:
                 # How the core says that it takes no more.
                 return
-            handling = cygrpc._handle_rpc(path, resolver, self._interceptors, state, loop, False)
+            resolver, interceptors = answering, self._interceptors
+            try:
+                turn_away()
+            except OverloadedError as error:
+                resolver, interceptors = _Resolver(_refusing(error, path)), ()
+            handling = cygrpc._handle_rpc(path, resolver, interceptors, state, loop, False)
             call = loop.create_task(cygrpc._schedule_rpc_coro(handling, state, loop, path), name="rpc_task")
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
@@ -86,3 +109,16 @@ class CallIntake:
     async def ended(self) -> None:
         """Wait until no more calls are asked for, which is when the server stops."""
         await asyncio.gather(*self._asking)
+
+
+def _refusing(error: OverloadedError, path: str) -> Any:
+    """A handler that ends a call of any kind: one that takes a stream does not wait for the first message."""
+    status = status_of(error)
+    REQUESTS.labels(path.rpartition("/")[2], status.code.name).inc()
+    return grpc.stream_stream_rpc_method_handler(partial(_refuse, status))
+
+
+async def _refuse(status: CallStatus, _: AsyncIterator[bytes], context: Any) -> None:
+    context.set_code(status.code)
+    context.set_details(status.message)
+    context.set_trailing_metadata(status.trailing_metadata())

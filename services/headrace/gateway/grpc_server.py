@@ -35,6 +35,8 @@ from headrace.v1.prediction_service_pb2_grpc import (
 )
 
 SERVICES = ("PredictionService", "FeatureService")
+REFUSABLE = ("Predict", "PredictBatch")
+"""Calls whose rows wait in the queue; who streams is not read from instead."""
 CHECK_S = 0.2
 TOLD_S = 0.1
 MAX_MESSAGE_BYTES = 16 << 20
@@ -110,6 +112,7 @@ class GrpcServer:
         door: who is let in, and by what certificate.
         share_port: whether other processes listen on the same port.
         options: more options of the server, such as those of `pressure_options`.
+        turn_away: called for each prediction before it is read; raises `OverloadedError` where it is to be refused.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class GrpcServer:
         *,
         share_port: bool = False,
         options: Sequence[tuple[str, int]] = (),
+        turn_away: Callable[[], None],
     ) -> None:
         interceptors: list[Any] = []
         if telemetry.enabled():
@@ -158,6 +162,7 @@ class GrpcServer:
             **add_service(add_FeatureServiceServicer_to_server, features, self._server),
         }
         self._interceptors = interceptors
+        self._turn_away = turn_away
         self._intake: CallIntake | None = None
         health_pb2_grpc.add_HealthServicer_to_server(_LiveHealth(self._serving, self._stopping), self._server)
         add_reflection(
@@ -181,7 +186,10 @@ class GrpcServer:
             raise GrpcServerError(f"cannot listen for gRPC on {self._address}") from error
         await self._server.start()
         if is_known():
-            self._intake = CallIntake(self._server, self._handlers, self._interceptors)
+            refusable = [f"/{self._names['PredictionService']}/{method}" for method in REFUSABLE]
+            self._intake = CallIntake(
+                self._server, self._handlers, self._interceptors, turn_away=self._turn_away, refusable=refusable
+            )
         else:
             get_logger().warning("calls are taken in one at a time", grpc=grpc.__version__, known=KNOWN_VERSION)
         return port

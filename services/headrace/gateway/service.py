@@ -266,6 +266,7 @@ class GatewayService:
             self._door,
             share_port=bool(settings.instance_group),
             options=pressure_options(settings.grpc_pending_calls, settings.grpc_connection_streams),
+            turn_away=self._admission.turn_away,
         )
         if settings.http_port is not None:
             self._http = HttpServer(calls, self._deployed, settings, self._door)

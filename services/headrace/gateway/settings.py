@@ -81,10 +81,10 @@ class GatewaySettings(DoorSettings):
     quota_callers: int = Field(default=10_000, ge=1, le=10_000_000)
     """Callers whose quota is remembered; beyond it the one that was silent longest is forgotten."""
 
-    grpc_pending_calls: int = Field(default=256, ge=1, le=1_000_000)
+    grpc_pending_calls: int = Field(default=1024, ge=1, le=1_000_000)
     """gRPC calls that may wait until this process takes them; of more, some are cut off with CANCELLED before they cost
-    much, and from twice as many on, all. Where 2,500 calls are taken in a second, 256 wait 100 ms: less for callers
-    with shorter deadlines, more for callers that send more calls than that at once."""
+    much, and from twice as many on, all. Where 2,000 calls are taken in a second, 1,024 wait half a second: less for
+    callers with short deadlines, more for callers that send more calls than that at once."""
 
     grpc_connection_streams: int = Field(default=4096, ge=1, le=1_000_000)
     """gRPC calls under way on one connection; more wait in the client."""

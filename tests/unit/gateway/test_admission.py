@@ -52,6 +52,14 @@ class Queue:
         self.waiting += [self.now] * rows
         return 0.0
 
+    def turned_away(self) -> bool:
+        """Whether a call would be, before it is read."""
+        try:
+            self.admission.turn_away()
+        except OverloadedError:
+            return True
+        return False
+
     def offer(self, rows_per_s: float, seconds: float, priority: Priority = Priority.INTERACTIVE) -> list[float]:
         """Ask at a steady rate."""
         began, asked, told = self.now, 0, []
@@ -273,3 +281,45 @@ def test_at_half_the_capacity_nothing_changes() -> None:
     without = overload(server, 0.5, controlled=False, duration_s=1.0)
     assert with_control.refused == 0
     assert with_control == without
+
+
+def test_nobody_is_turned_away_unread_before_there_is_a_standing_queue() -> None:
+    queue = Queue(rows_per_s=1000)
+    queue.ask(rows=90)
+    assert not queue.turned_away()
+    assert queue.ask() == 0
+
+
+def test_in_a_standing_queue_a_call_is_turned_away_unread_where_it_would_be_refused() -> None:
+    queue = Queue(rows_per_s=1000)
+    queue.offer(3000, seconds=1)
+    assert queue.admission.overloaded
+    agreed = 0
+    for _ in range(300):
+        queue.until(queue.now + 0.001)
+        away = queue.turned_away()
+        agreed += away == (queue.ask() > 0)
+    assert agreed == 300
+
+
+def test_calls_of_many_rows_are_not_turned_away_by_the_limit_of_small_ones() -> None:
+    queue = Queue(rows_per_s=1000)
+    queue.offer(3000, seconds=1)
+    assert queue.admission.overloaded
+    # A call of 20 rows takes 20 ms itself, so it may wait four times as long.
+    assert queue.ask(rows=20) == 0
+    while queue.admission.expected_wait_s > TARGET_S / 2:
+        queue.until(queue.now + 0.001)
+    while not queue.turned_away():
+        assert queue.ask(rows=20) == 0
+    # By the limit of a call of one row it would have been refused before.
+    assert queue.admission.expected_wait_s > 3 * TARGET_S
+
+
+def test_turning_calls_away_ends_with_the_queue() -> None:
+    queue = Queue(rows_per_s=1000)
+    queue.offer(3000, seconds=1)
+    end = queue.now + 3 * INTERVAL_S
+    while queue.turned_away() or queue.admission.overloaded:
+        assert queue.now < end
+        queue.until(queue.now + 0.001)

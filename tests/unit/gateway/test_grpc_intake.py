@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from headrace.gateway.errors import OverloadedError
+from headrace.gateway.grpc_errors import PUSHBACK_KEY
 from headrace.gateway.grpc_intake import AT_ONCE, CallIntake, is_known
 
 CALLS = 64
@@ -57,6 +59,54 @@ async def test_a_busy_loop_takes_in_several_calls_a_turn() -> None:
     alone = await turns_until_all_are_taken_in(0)
     together = await turns_until_all_are_taken_in(AT_ONCE)
     assert together < alone / 2, f"{CALLS} calls in {together} turns, and in {alone} one at a time"
+
+
+async def test_a_refused_call_is_not_read() -> None:
+    read = answered = 0
+    refused: list[grpc.aio.AioRpcError] = []
+
+    def parse(content: bytes) -> bytes:
+        nonlocal read
+        read += 1
+        return content
+
+    async def handle(_: bytes, __: Any) -> bytes:
+        return b""
+
+    def turn_away() -> None:
+        raise OverloadedError("too much is asked for", 0.25)
+
+    server = grpc.aio.server()
+    handlers: dict[str, Any] = {
+        name: grpc.unary_unary_rpc_method_handler(handle, request_deserializer=parse) for name in ("Call", "Other")
+    }
+    server.add_registered_method_handlers("test.Service", handlers)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    of_path = {f"/test.Service/{name}": handler for name, handler in handlers.items()}
+    intake = CallIntake(server, of_path, (), turn_away=turn_away, refusable=[PATH])
+    async with asyncio.timeout(30):
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call: Any = channel.unary_unary(PATH)
+            for _ in range(CALLS):
+                try:
+                    await call(bytes(100_000))
+                except grpc.aio.AioRpcError as error:
+                    refused.append(error)
+                else:
+                    answered += 1
+            assert read == answered
+            # The server's own loop takes in some, which are not asked about.
+            assert len(refused) > CALLS / 2
+            for one in refused:
+                assert one.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                assert one.details() == "too much is asked for"
+                assert (PUSHBACK_KEY, "250") in tuple(one.trailing_metadata() or ())
+            other: Any = channel.unary_unary("/test.Service/Other")
+            for _ in range(CALLS):
+                assert await other(b"") == b""
+        await server.stop(0)
+        await intake.ended()
 
 
 def test_the_locked_version_is_the_known_one() -> None:
