@@ -204,17 +204,29 @@ class Admission:
         self._offered_rows += rows
         self._admitted_rows += rows
 
-    def turn_away(self) -> None:
-        """Refuse a call of which nothing has been read, in a standing queue that is too long for any that came lately.
+    def turn_away(self, left_s: Callable[[], float | None]) -> None:
+        """Refuse a call of which nothing has been read: one that `admit` would refuse, or could only be answered late.
 
-        A call that is refused here costs much less than one that `admit` refuses; one that passes is still to be
-        admitted.
+        A call that is refused here costs much less than one that `admit` refuses. One that passes is still to be
+        admitted. In a standing queue a call counts as one of the largest that came lately.
+
+        Args:
+            left_s: how long its caller still waits, in seconds; None where that is not known.
 
         Raises:
             OverloadedError: as from `admit`.
         """
         if self._overloaded:
             self._refuse_if_late(self._call_rows, Priority.INTERACTIVE)
+        elif self._queued_rows() <= self._batch_rows:
+            return
+        takes_s, left = self._wait_s(1) + self._period_s, left_s()
+        if left is not None and left < takes_s:
+            raise OverloadedError(
+                f"too much is asked for: an answer takes {takes_s * 1000:.0f} ms, and the call has come to its turn "
+                f"with {max(0.0, left) * 1000:.0f} ms left",
+                self._retry_after_s(takes_s),
+            )
 
     def _refuse_if_late(self, rows: int, priority: Priority) -> None:
         now = self._clock()

@@ -13,15 +13,14 @@ calls may be refused here, before what they carry is read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from headrace.gateway.errors import OverloadedError
-from headrace.gateway.grpc_errors import CallStatus, status_of
+from headrace.gateway.grpc_errors import status_of
 from headrace.gateway.metrics import REQUESTS
 
 KNOWN_VERSION = "1.85.1"
@@ -46,7 +45,12 @@ class _Resolver:
         return self._handler
 
 
-def _welcome() -> None:
+TurnAway = Callable[[Callable[[], float | None]], None]
+"""Called for a call before it is read, with how long its caller still waits, in seconds, None for always; raises
+`OverloadedError` where the call is to be refused."""
+
+
+def _welcome(_: Callable[[], float | None]) -> None:
     """Refuses nobody."""
 
 
@@ -58,7 +62,7 @@ class CallIntake:
         handlers: the handler of each of these methods, by its path.
         interceptors: the interceptors that the server was given.
         at_once: calls of a method that are asked for at once, beside the server's own.
-        turn_away: called for each call before it is read; raises `OverloadedError` where it is to be refused.
+        turn_away: who refuses calls.
         refusable: paths of the methods for which it is called.
     """
 
@@ -68,7 +72,7 @@ class CallIntake:
         handlers: Mapping[str, Any],
         interceptors: Iterable[Any],
         at_once: int = AT_ONCE,
-        turn_away: Callable[[], None] = _welcome,
+        turn_away: TurnAway = _welcome,
         refusable: Iterable[str] = (),
     ) -> None:
         from grpc._cython import cygrpc  # type: ignore[attr-defined]
@@ -96,29 +100,30 @@ class CallIntake:
             except cygrpc._RequestCallError:
                 # How the core says that it takes no more.
                 return
-            resolver, interceptors = answering, self._interceptors
             try:
-                turn_away()
+                turn_away(cygrpc._ServicerContext(state, None, None, loop).time_remaining)
             except OverloadedError as error:
-                resolver, interceptors = _Resolver(_refusing(error, path)), ()
-            handling = cygrpc._handle_rpc(path, resolver, interceptors, state, loop, False)
-            call = loop.create_task(cygrpc._schedule_rpc_coro(handling, state, loop, path), name="rpc_task")
+                ending = self._refuse(state, path, error)
+            else:
+                handling = cygrpc._handle_rpc(path, answering, self._interceptors, state, loop, False)
+                ending = cygrpc._schedule_rpc_coro(handling, state, loop, path)
+            call = loop.create_task(ending, name="rpc_task")
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
+
+    async def _refuse(self, state: Any, path: str, error: OverloadedError) -> None:
+        status = status_of(error)
+        REQUESTS.labels(path.rpartition("/")[2], status.code.name).inc()
+        cygrpc = self._cygrpc
+        headers = cygrpc.SendInitialMetadataOperation(None, 0)
+        try:
+            await cygrpc._send_error_status_from_server(
+                state, status.code.value[0], status.message, status.trailing_metadata(), headers, self._loop
+            )
+        except cygrpc.ExecuteBatchError:
+            # Its caller has gone.
+            return
 
     async def ended(self) -> None:
         """Wait until no more calls are asked for, which is when the server stops."""
         await asyncio.gather(*self._asking)
-
-
-def _refusing(error: OverloadedError, path: str) -> Any:
-    """A handler that ends a call of any kind: one that takes a stream does not wait for the first message."""
-    status = status_of(error)
-    REQUESTS.labels(path.rpartition("/")[2], status.code.name).inc()
-    return grpc.stream_stream_rpc_method_handler(partial(_refuse, status))
-
-
-async def _refuse(status: CallStatus, _: AsyncIterator[bytes], context: Any) -> None:
-    context.set_code(status.code)
-    context.set_details(status.message)
-    context.set_trailing_metadata(status.trailing_metadata())

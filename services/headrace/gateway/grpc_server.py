@@ -21,7 +21,7 @@ from headrace.gateway.access_grpc import (
     connection_options,
     server_credentials,
 )
-from headrace.gateway.grpc_intake import KNOWN_VERSION, CallIntake, is_known
+from headrace.gateway.grpc_intake import KNOWN_VERSION, CallIntake, TurnAway, is_known
 from headrace.gateway.grpc_reading import add_service
 from headrace.gateway.grpc_service import STOPPING, Context, FeatureService, PredictionService
 from headrace.platform import telemetry
@@ -112,7 +112,7 @@ class GrpcServer:
         door: who is let in, and by what certificate.
         share_port: whether other processes listen on the same port.
         options: more options of the server, such as those of `pressure_options`.
-        turn_away: called for each prediction before it is read; raises `OverloadedError` where it is to be refused.
+        turn_away: who refuses predictions before they are read.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class GrpcServer:
         *,
         share_port: bool = False,
         options: Sequence[tuple[str, int]] = (),
-        turn_away: Callable[[], None],
+        turn_away: TurnAway,
     ) -> None:
         interceptors: list[Any] = []
         if telemetry.enabled():

@@ -29,6 +29,7 @@ class Queue:
             target_s=TARGET_S,
             interval_s=INTERVAL_S,
             quotas=quotas,
+            batch_rows=10 if quotas is None else 0,
             spread=lambda: 0.5,
         )
         self.next_batch = 0.0
@@ -52,10 +53,10 @@ class Queue:
         self.waiting += [self.now] * rows
         return 0.0
 
-    def turned_away(self) -> bool:
+    def turned_away(self, left_s: float | None = None) -> bool:
         """Whether a call would be, before it is read."""
         try:
-            self.admission.turn_away()
+            self.admission.turn_away(lambda: left_s)
         except OverloadedError:
             return True
         return False
@@ -323,3 +324,14 @@ def test_turning_calls_away_ends_with_the_queue() -> None:
     while queue.turned_away() or queue.admission.overloaded:
         assert queue.now < end
         queue.until(queue.now + 0.001)
+
+
+def test_a_call_that_can_only_be_answered_late_is_turned_away_unread() -> None:
+    queue = Queue(rows_per_s=1000)
+    queue.offer(900, seconds=1)
+    assert not queue.admission.overloaded
+    assert not queue.turned_away(left_s=0.001), "nobody waits longer than for the next batch"
+    queue.ask(rows=50)
+    assert not queue.turned_away()
+    assert not queue.turned_away(left_s=0.09)
+    assert queue.turned_away(left_s=0.03)
