@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from headrace.cli.errors import UserError
-from headrace.cli.lineage_trace import Lineage, Tracer
+from headrace.cli.lineage_found import Lineage
+from headrace.cli.lineage_trace import Tracer
 from headrace.cli.model_catalog import read_catalog
 from headrace.cli.models import deployed
 from headrace.cli.record_search import RecordSearch

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from headrace.cli.model_catalog import Catalog, time_text, version_as_json
+from headrace.cli.lineage_found import Lineage
+from headrace.cli.lineage_versions import VersionTracer
+from headrace.cli.model_catalog import Catalog, time_text
 from headrace.cli.record_search import Found, RecordSearch
-from headrace.learner.errors import SnapshotError
 from headrace.pipeline import Pipeline
 from headrace.platform.errors import OperatorError
 from headrace.platform.event_codec import is_json
@@ -28,51 +28,12 @@ from headrace.v1.model_pb2 import ModelVersion
 from headrace.v1.prediction_pb2 import ROLE_ANSWER, Channel, Degradation, Outcome, Prediction, Role, Route
 from headrace.v1.vector_pb2 import FeatureVector
 
-SHOWN_ANCESTORS = 10
-MOST_ANCESTORS = 10_000
 SHIPPING_MS = 120_000
 """How much earlier than its prediction an event of the same call may have been written."""
 
 
 class EventNotFoundError(OperatorError):
     """There is no prediction for the event id where one would be; says where was looked."""
-
-
-@dataclass
-class Lineage:
-    """What is known of an event id. All parts are JSON values.
-
-    Attributes:
-        event_id: as asked for.
-        event: where the event is, and how it came.
-        prediction: the primary answer, or the newest one found.
-        features: names, values, and the state positions that they were evaluated at.
-        others: shadows, repeats and later answers.
-        model: the version that answered.
-        ancestors: the versions that it continues.
-        outcome: the label and what was made of it; None when there is none yet.
-        missing: what is not known any more, or not found, each with the reason.
-        notes: what else a reader should know.
-    """
-
-    event_id: str
-    event: dict[str, Any] = field(default_factory=dict)
-    prediction: dict[str, Any] = field(default_factory=dict)
-    features: dict[str, Any] = field(default_factory=dict)
-    others: list[dict[str, Any]] = field(default_factory=list)
-    model: dict[str, Any] | None = None
-    ancestors: dict[str, Any] | None = None
-    outcome: dict[str, Any] | None = None
-    missing: list[dict[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def lacks(self, what: str, why: str) -> None:
-        """Note that something is not known."""
-        self.missing.append({"what": what, "why": why})
-
-    def as_json(self) -> dict[str, Any]:
-        """All of it."""
-        return {**vars(self), "complete": not self.missing}
 
 
 class Tracer:
@@ -100,7 +61,7 @@ class Tracer:
         self._search = search
         self._topics = topics
         self._pipeline = pipeline
-        self._catalog = catalog
+        self._versions = VersionTracer(catalog)
         self._timeout_s = timeout_s
         self._whole = whole
 
@@ -131,10 +92,10 @@ class Tracer:
             )
         await self._event(prediction, primary, found)
         await self._vector(prediction, found)
-        model = self._model(prediction.model_version, found)
+        model = self._versions.answered_by(prediction.model_version, found)
         self._features(prediction, model, found)
         if outcomes:
-            found.outcome = self._outcome(outcomes, model)
+            found.outcome = self._outcome(outcomes)
         return found
 
     async def _predictions(self, key: bytes) -> Found:
@@ -287,67 +248,7 @@ class Tracer:
             "newest_record_time": time_text(prediction.features_time_us),
         }
 
-    def _model(self, version: str, found: Lineage) -> ModelVersion | None:
-        try:
-            model = self._catalog.find(version)
-        except SnapshotError as error:
-            found.lacks("model", str(error))
-            return None
-        if model is None:
-            where = self._catalog.artifacts.store.directory
-            found.lacks(
-                "model",
-                f"version {version} is not announced any more and has no record in {where} (retention, or "
-                "HEADRACE_ARTIFACTS names another store)",
-            )
-            return None
-        state, route = self._catalog.state(model)
-        files = self._catalog.artifacts.files(model)
-        found.model = version_as_json(model) | {
-            "state": state,
-            "route": route or None,
-            "artifacts": {name: one.as_json() for name, one in files.items()},
-        }
-        for name, one in files.items():
-            if one.signature == "wrong":
-                found.lacks(f"{name} file", f"the hash of {one.artifact.uri} was not signed with this learner's key")
-            if one.signature == "not checked":
-                found.lacks(f"{name} signature", self._catalog.artifacts.key_problem)
-            if one.file == "changed" or (one.file == "missing" and state in {"live", "previous", "candidate"}):
-                found.lacks(f"{name} file", f"{one.artifact.uri} is {one.file}")
-            elif one.file == "missing":
-                found.notes.append(f"{name} file removed by retention; its hash and signature are known")
-        found.ancestors = self._ancestors(model, found)
-        return model
-
-    def _ancestors(self, model: ModelVersion, found: Lineage) -> dict[str, Any]:
-        chain: list[dict[str, Any]] = []
-        count, at = 0, model
-        while at.parent and count < MOST_ANCESTORS:
-            try:
-                parent = self._catalog.find(at.parent)
-            except SnapshotError as error:
-                found.lacks("ancestors", str(error))
-                break
-            if parent is None:
-                found.lacks(
-                    "ancestors", f"version {at.parent}, parent of {at.version}, is not kept any more (retention)"
-                )
-                break
-            count, at = count + 1, parent
-            if len(chain) < SHOWN_ANCESTORS:
-                chain.append(
-                    {
-                        "version": parent.version,
-                        "learned_count": parent.learned_count,
-                        "ends": [one.end for one in parent.learned],
-                    }
-                )
-        if count == MOST_ANCESTORS:
-            found.notes.append(f"ancestors were followed back over {count:,} versions and not further")
-        return {"count": count, "oldest": at.version if count else None, "whole": not at.parent, "newest": chain}
-
-    def _outcome(self, records: Sequence[Any], model: ModelVersion | None) -> dict[str, Any]:
+    def _outcome(self, records: Sequence[Any]) -> dict[str, Any]:
         outcome = Outcome.FromString(records[-1].value)
         first = records[0]
         return {
@@ -358,34 +259,8 @@ class Tracer:
             "label_position": _text(outcome.label_source) if outcome.HasField("label_source") else None,
             "corrected_from": outcome.previous_label if outcome.HasField("previous_label") else None,
             "records": [f"{one.topic}/{one.partition}/{one.offset}" for one in records],
-            "learned_by": self._learned_by(first.partition, first.offset),
+            "learned_by": self._versions.learned_by(first.partition, first.offset),
         }
-
-    def _learned_by(self, partition: int, offset: int) -> dict[str, str | None]:
-        """By recipe, the first version that is known to have learned an outcome; None when none has yet."""
-        found: dict[str, str | None] = {}
-        for version in self._catalog.versions.values():
-            found.setdefault(version.recipe or version.recipe_fingerprint[:12], None)
-        for version in sorted(self._catalog.versions.values(), key=lambda one: int(one.version)):
-            name = version.recipe or version.recipe_fingerprint[:12]
-            if found[name] is None and _learned(version, partition, offset):
-                found[name] = self._first_learned(version, partition, offset)
-        return found
-
-    def _first_learned(self, version: ModelVersion, partition: int, offset: int) -> str:
-        for _ in range(MOST_ANCESTORS):
-            try:
-                parent = self._catalog.find(version.parent) if version.parent else None
-            except SnapshotError:
-                parent = None
-            if parent is None or not _learned(parent, partition, offset):
-                break
-            version = parent
-        return version.version
-
-
-def _learned(version: ModelVersion, partition: int, offset: int) -> bool:
-    return any(one.partition == partition and one.first <= offset < one.end for one in version.learned)
 
 
 def _prediction(record: Any) -> Prediction:

@@ -121,9 +121,9 @@ async def test_numbers_are_answered_learned_and_traced(
         await loop.answered([called.event_id])
 
         await every_answer_is_traced(loop, environment | services_environment(services, tmp_path))
-        assert services.ended() == []
-        await asyncio.to_thread(services.stop)
-        await remove(loop, environment["HEADRACE_REDIS_URL"], triton_url)
+    assert services.ended() == []
+    await asyncio.to_thread(services.stop)
+    await remove(loop, environment["HEADRACE_REDIS_URL"], triton_url)
 
 
 def services_environment(services: PrivateServices, directory: Path) -> dict[str, str]:
