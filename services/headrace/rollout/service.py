@@ -25,11 +25,12 @@ from headrace.rollout.guarding import Guard
 from headrace.rollout.live_scores import Rails
 from headrace.rollout.mlflow_registry import MlflowRegistry
 from headrace.rollout.registrar import Registrar
+from headrace.rollout.reporting import RouteReport, ServerReport
 from headrace.rollout.route_log import News, RouteLog, open_route_log
 from headrace.rollout.server_actions import Load, Unload
 from headrace.rollout.settings import RolloutSettings
 from headrace.rollout.triton import TritonError, TritonServer
-from headrace.v1 import model_pb2, route_pb2
+from headrace.v1 import model_pb2
 
 IDLE_S = 1.0
 LOOP_WITHIN_S = 60.0
@@ -62,10 +63,9 @@ class RolloutService:
         self._route_wake = asyncio.Event()
         self._lease_wake = asyncio.Event()
         self._acted = dict.fromkeys(settings.triton_urls, 0)
-        self._measured: dict[str, set[str]] = {url: set() for url in settings.triton_urls}
-        self._announced_at: dict[str, float] = {}
+        self._report = RouteReport()
         self._artifact_missing_since: dict[str, float] = {}
-        self._routed_at = time.monotonic()
+        self._server_reports: dict[str, ServerReport] = {}
         self._log: RouteLog
         self._state: Rollout
         self._delivery: Delivery
@@ -105,6 +105,7 @@ class RolloutService:
         )
         for url in settings.triton_urls:
             self._servers[url] = TritonServer(url, load_timeout_s=settings.load_timeout_s)
+            self._server_reports[url] = ServerReport(url, topics.deployed)
             self._opened.push_async_callback(self._servers[url].close)
         redis = connect(settings.redis_url, max_connections=2, reply_timeout_s=2)
         self._opened.push_async_callback(redis.aclose)
@@ -177,7 +178,7 @@ class RolloutService:
         announcement = self._state.announce(model)
         metrics.ANNOUNCED.labels(announcement.value).inc()
         if announcement is Announcement.REFRESH:
-            self._announced_at[model.version] = time.monotonic()
+            self._report.announced(model.version)
             if self._state.held:
                 log.info("refresh held: refreshes are frozen", version=model.version)
             self._wake_servers()
@@ -314,7 +315,7 @@ class RolloutService:
     async def _refuse(self, model: model_pb2.ModelVersion, refusal: VersionRefusedError) -> None:
         if refusal.check != "conflict" and not self._state.fail(model, str(refusal)):
             return
-        self._announced_at.pop(model.version, None)
+        self._report.failed(model.version)
         log.error("version failed", version=model.version, check=refusal.check, reason=str(refusal))
         metrics.FAILED.labels(refusal.check).inc()
         await self._log.raise_alert(
@@ -354,41 +355,11 @@ class RolloutService:
             subject = table.frozen.alert_subject
             await self._log.publish(table, alerts_between(before, table, self._state.crossing(subject)))
             self._restore(table)
-            self._say(before, table)
+            self._report.changed(before, table, self._state.waiting)
+            if before is None or table.epoch > before.epoch:
+                self._register()
             self._lease_wake.set()
             self._wake_servers()
-
-    def _say(self, before: model_pb2.RouteTable | None, table: model_pb2.RouteTable) -> None:
-        now, champion = time.monotonic(), table.champion.model.version
-        known = {change.SerializeToString(deterministic=True) for change in before.changes} if before else set()
-        for change in table.changes:
-            if change.SerializeToString(deterministic=True) in known:
-                continue
-            kind = route_pb2.RouteChangeKind.Name(change.kind).removeprefix("ROUTE_CHANGE_KIND_").lower()
-            metrics.CHANGES.labels(kind).inc()
-            seconds = now - self._announced_at.pop(change.version, now)
-            say = log.warning if change.refused or kind in {"guard_rail", "freeze"} else log.info
-            say(
-                "command refused" if change.refused else "routes changed",
-                change=kind,
-                epoch=table.epoch,
-                version=change.version,
-                replaced=change.replaced,
-                by=change.by,
-                reason=change.refused or change.detail,
-                command_id=change.command_id,
-                seconds=round(seconds, 3),
-            )
-            if kind == "refresh" and change.version == champion:
-                metrics.TO_ROUTE.observe(seconds)
-        waiting = self._state.waiting
-        self._announced_at = {version: at for version, at in self._announced_at.items() if version in waiting}
-        if before is None or table.epoch > before.epoch:
-            self._routed_at = now
-            self._register()
-        elif table.adopted and not before.adopted:
-            metrics.TO_ADOPTED.observe(now - self._routed_at)
-            log.info("route adopted", epoch=table.epoch, seconds=round(now - self._routed_at, 3))
 
     def _restore(self, table: model_pb2.RouteTable) -> None:
         self._state.restore(table)
@@ -431,15 +402,7 @@ class RolloutService:
             wake.set()
 
     def _measure(self, url: str) -> None:
-        server = self._state.servers[url]
-        metrics.REACHABLE.labels(url).set(server.ready is not None)
-        metrics.LOADED.labels(url).set(len(server.passed))
-        metrics.LAGGING.labels(url).set(server.ready is not None and server.lagging)
-        for name in server.passed - self._measured[url]:
-            metrics.HOLDS.labels(url, name.removeprefix(f"{self._state.pipeline}-")).set(1)
-        for name in self._measured[url] - server.passed:
-            metrics.HOLDS.remove(url, name.removeprefix(f"{self._state.pipeline}-"))
-        self._measured[url] = set(server.passed)
+        self._server_reports[url].measured(self._state.servers[url])
 
 
 async def _wait(wake: asyncio.Event, seconds: float) -> None:
