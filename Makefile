@@ -85,6 +85,7 @@ check-handbook: setup ## Lockstep replay of the whole handbook data, held to the
 
 .PHONY: test-chaos
 test-chaos: setup ## Kill and suspend the processes of the stack, for minutes: HEADRACE_CHAOS_SEED=n repeats a run
+	@$(BIN)/python -m loadtests.environment mlflow-server
 	@$(BIN)/pytest tests/chaos
 
 .PHONY: test-mlflow

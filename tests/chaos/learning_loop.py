@@ -60,6 +60,7 @@ class Loop:
         directory: for logs, artifacts and state.
         lockstep: step by step, or flowing at `rate` events per second.
         commands: of services that are not started as always.
+        mlflow_server: register at a server, and not in a file.
         within_s: seconds in which all must be learned, whatever happens meanwhile.
     """
 
@@ -71,13 +72,15 @@ class Loop:
     lockstep: bool = False
     rate: float = 150.0
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    mlflow_server: bool = False
     within_s: float = 1200.0
 
     def __post_init__(self) -> None:
         self.directory.mkdir()
         self.topics = Topics(deployed_name(self.pipeline.name, self.namespace))
         self.bootstrap = f"127.0.0.1:{self.stack.ports.kafka}"
-        self.registry = self.directory / "mlflow.db"
+        self.registry = self.directory / "mlflow" / "mlflow.db"
+        self.registry.parent.mkdir()
         settings = {
             "HEADRACE_PIPELINE": DECLARATION,
             "HEADRACE_NAMESPACE": self.namespace,
@@ -89,7 +92,8 @@ class Loop:
             "HEADRACE_ROLLOUT_MLFLOW_INTERVAL_S": "1",
             **PATIENT,
         }
-        self.services = LoopServices(self.stack, self.directory, settings, self.commands)
+        registry = self.registry.parent if self.mlflow_server else None
+        self.services = LoopServices(self.stack, self.directory, settings, self.commands, registry=registry)
         self.recording = Recording(self.history, self.pipeline)
         self.took_s = 0.0
         self.failed_requests: list[str] = []

@@ -16,6 +16,7 @@ from deploy.local import Stack
 from deploy.local.services import base_environment
 from deploy.local.triton_server import http_ok
 from tests.chaos.gateway_faults import Deck, back
+from tests.chaos.mlflow_process import MlflowWorker
 from tests.integration.features.deployment import Worker
 from tests.integration.gateway.deployment import eventually
 
@@ -39,7 +40,10 @@ FAULTS = [
     "learner, and again as it starts",
     "outcomes, and again as it starts",
 ]
-"""What is killed, all at the same moment; MLflow's client and its SQLite file are part of rollout."""
+"""What is killed, all at the same moment."""
+
+REGISTRY_FAULTS = ["mlflow", "rollout mlflow"]
+"""The same where MLflow is a server; else its SQLite file is a part of rollout."""
 
 
 class LoopServices:
@@ -50,6 +54,7 @@ class LoopServices:
         directory: for logs, artifacts and state.
         settings: by variable.
         commands: of services that are not started as always.
+        registry: directory of an MLflow server that is one of them; without it rollout has the database.
     """
 
     def __init__(
@@ -58,8 +63,14 @@ class LoopServices:
         directory: Path,
         settings: Mapping[str, str],
         commands: Mapping[str, Sequence[str]] | None = None,
+        *,
+        registry: Path | None = None,
     ) -> None:
-        self.ports = stack.ports
+        # The monitor is not started: it learns nothing that others wait for.
+        free = stack.ports.operations["monitor"]
+        self._health = {name: (port, "/readyz") for name, port in stack.ports.operations.items()}
+        if registry is not None:
+            settings = {**settings, "HEADRACE_ROLLOUT_MLFLOW_URI": f"http://127.0.0.1:{free}"}
         self.artifacts = directory / "artifacts"
         self.state = directory / "state"
         self.environment = {
@@ -72,11 +83,14 @@ class LoopServices:
         }
         self.public_key = Path(self.environment["HEADRACE_SIGNING_PUBLIC_KEY"])
         commands = {name: ("headrace.cli", "run", name) for name in stack.ports.operations} | dict(commands or {})
-        self.workers = {
+        self.workers: dict[str, Worker] = {
             name: Worker([sys.executable, "-m", *command], self.environment, directory / f"{name}.log")
             for name, command in commands.items()
             if name != "monitor"
         }
+        if registry is not None:
+            self.workers["mlflow"] = MlflowWorker(registry, free, directory / "mlflow.log")
+            self._health["mlflow"] = free, "/health"
         self.exits: Counter[str] = Counter()
 
     async def start(self) -> None:
@@ -97,7 +111,7 @@ class LoopServices:
         """Wait until a service says that it is ready."""
 
         async def answers() -> bool:
-            return await asyncio.to_thread(http_ok, self.ports.operations[name], "/readyz")
+            return await asyncio.to_thread(http_ok, *self._health[name])
 
         await eventually(answers, f"{name} is ready", READY_S, every_s=0.1)
 
@@ -164,6 +178,7 @@ class LoopFaults:
         self._stack = stack
         self._services = services
         self.deck = Deck(list(kinds), seed)
+        self.kills: Counter[str] = Counter()
 
     async def go_on(self) -> None:
         """Strike until cancelled."""
@@ -178,6 +193,7 @@ class LoopFaults:
         await asyncio.sleep(self.deck.random.uniform(*PAUSE_S))
         before = await asyncio.to_thread(self._stack.process_id, "triton") if "triton" in victims else 0
         for name in victims:
+            self.kills[name] += 1
             if name == "triton":
                 os.kill(before, signal.SIGKILL)
             else:
@@ -186,6 +202,7 @@ class LoopFaults:
         if again:
             await asyncio.sleep(self.deck.random.uniform(*PAUSE_S))
             self._services.kill(names)
+            self.kills[names] += 1
         for name in victims:
             if name == "triton":
                 await back(self._stack, name, before, READY_S)

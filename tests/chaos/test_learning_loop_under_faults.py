@@ -1,4 +1,4 @@
-"""The loop while outcomes, learner, rollout and Triton are killed: joined once, learned once, with its lineage.
+"""The loop while outcomes, learner, rollout, Triton and MLflow are killed: joined once, learned once, with its lineage.
 
 Minutes long, so not part of `make test`: `make test-chaos`. `HEADRACE_CHAOS_SEED` is the first of the seeds,
 `HEADRACE_CHAOS_RUNS` says how many there are, `HEADRACE_CHAOS_EVENTS` how many events each has, and
@@ -25,7 +25,7 @@ from headrace.platform.pipelines import load_pipeline
 from tests.chaos.gateway_account import table
 from tests.chaos.learning_account import Account
 from tests.chaos.learning_loop import DECLARATION, Loop
-from tests.chaos.learning_stack import LoopFaults
+from tests.chaos.learning_stack import FAULTS, REGISTRY_FAULTS, LoopFaults
 from tests.chaos.learning_without import SERVICES
 from tests.private_stack import private_stack
 
@@ -33,7 +33,7 @@ SEED = int(os.environ.get("HEADRACE_CHAOS_SEED") or secrets.randbelow(10**6))
 SEEDS = range(SEED, SEED + int(os.environ.get("HEADRACE_CHAOS_RUNS") or 3))
 EVENTS = int(os.environ.get("HEADRACE_CHAOS_EVENTS") or 4_000)
 CONTROL_EVENTS = EVENTS * 5 // 8
-SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS") or 90)
+SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS") or 120)
 """For so long events flow."""
 LEAST_KILLS = 5
 
@@ -70,8 +70,9 @@ async def undisturbed(
 async def test_everything_is_joined_and_learned_once(
     private: Stack, pipeline: Pipeline, history: History, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    loop = Loop(private, pipeline, history, f"flow-{seed}", tmp_path / "run", rate=EVENTS / SECONDS)
-    faults = LoopFaults(private, loop.services, seed)
+    name, rate = f"flow-{seed}", EVENTS / SECONDS
+    loop = Loop(private, pipeline, history, name, tmp_path / "run", rate=rate, mlflow_server=True)
+    faults = LoopFaults(private, loop.services, seed, [*FAULTS, *REGISTRY_FAULTS])
     await loop.run(faults.go_on)
     await check(loop, faults, f"flowing, seed {seed}", capsys)
 
@@ -127,7 +128,7 @@ async def check(loop: Loop, faults: LoopFaults, title: str, capsys: pytest.Captu
     say(capsys, await lines(loop, faults, found), title)
     assert found.wrong == {}, found
     assert loop.failed_requests == []
-    assert faults.deck.done.total() >= LEAST_KILLS
+    assert faults.kills.total() >= LEAST_KILLS
     assert set(loop.registered().values()) <= {1}
 
 
@@ -136,7 +137,8 @@ async def lines(loop: Loop, faults: LoopFaults, found: Account) -> list[tuple[st
     return [
         ("events, labels", f"{len(loop.history):,}, {int(loop.history.labelled.sum()):,}"),
         ("seconds", f"{loop.took_s:.0f}"),
-        ("kills", faults.deck.done),
+        ("faults", faults.deck.done),
+        ("kills", faults.kills),
         ("ends of services", loop.services.exits),
         ("stack traces", ", ".join(loop.services.tracebacks) or "none"),
         ("versions, learners", f"{len(versions)}, {len({one.learner_epoch for one in versions})}"),

@@ -17,6 +17,22 @@ READY_S = 180.0
 STOP_S = 30.0
 
 
+def command(directory: Path, port: int) -> list[str]:
+    """Runs a server on a loopback port, with its database and its artifacts in a directory."""
+    return [
+        *(str(control_python(MLFLOW)), "-m", "mlflow", "server"),
+        *("--host=127.0.0.1", f"--port={port}", "--workers=1"),
+        f"--backend-store-uri=sqlite:///{directory / 'mlflow.db'}",
+        f"--artifacts-destination={directory / 'artifacts'}",
+    ]
+
+
+def environment() -> dict[str, str]:
+    """That of a server: nothing of this project, nothing sent to anybody, and no jobs."""
+    own = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | own
+
+
 class MlflowServer:
     """One server on a loopback port of its own, which is the same after a restart.
 
@@ -43,18 +59,15 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = [
-            *(str(control_python(MLFLOW)), "-m", "mlflow", "server"),
-            *("--host=127.0.0.1", f"--port={self._port}", "--workers=1"),
-            f"--backend-store-uri=sqlite:///{self._directory / 'mlflow.db'}",
-            f"--artifacts-destination={self._directory / 'artifacts'}",
-        ]
-        own = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         with (self._directory / "server.log").open("ab") as log:
             # A group of its own: the server is a parent with a worker.
             self._process = subprocess.Popen(
-                command, cwd=self._directory, env=inherited | own, stdout=log, stderr=log, start_new_session=True
+                command(self._directory, self._port),
+                cwd=self._directory,
+                env=environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         deadline = time.monotonic() + READY_S
         while not self._answers():
