@@ -191,6 +191,7 @@ def test_a_killed_program_is_restarted_and_ready_again(private: Stack, name: str
         assert connection.get("kept") == name.encode()
 
 
+@pytest.mark.timeout(400)
 async def test_learners_that_share_the_outcomes_are_started_and_their_merged_version_answers(private: Stack) -> None:
     settings = {
         "HEADRACE_NAMESPACE": "shared",
