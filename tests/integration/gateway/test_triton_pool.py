@@ -225,17 +225,17 @@ async def test_a_server_that_goes_while_nobody_calls_is_known_to_be_away(
 async def test_calls_under_way_leave_a_suspended_server_together(urls: list[str], servers: list[PrivateTriton]) -> None:
     for url in urls:
         await push(url, "together")
-    async with pool_of(urls, timeout_s=1.0, health_s=60) as pool:
+    async with pool_of(urls, timeout_s=3.0, health_s=60) as pool:
         await asyncio.gather(*(pool.infer("together", ROWS, expected=IDENTITY) for _ in range(8)))
         servers[1].suspend()
         try:
             began = time.monotonic()
             first = [asyncio.create_task(pool.infer("together", ROWS, expected=IDENTITY)) for _ in range(4)]
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.5)
             late = [asyncio.create_task(pool.infer("together", ROWS, expected=IDENTITY)) for _ in range(4)]
             await asyncio.gather(*first, *late)
             # Those that came half a timeout later do not wait for a timeout of their own.
-            assert time.monotonic() - began < 1.4
+            assert time.monotonic() - began < 4.2
         finally:
             servers[1].resume()
 
@@ -350,7 +350,7 @@ async def test_a_deadline_bounds_the_whole_call(urls: list[str], servers: list[P
             began = asyncio.get_running_loop().time()
             with pytest.raises(TritonAwayError):
                 await pool.infer("deadline", ROWS, began + 0.4, IDENTITY)
-            assert asyncio.get_running_loop().time() - began < 0.8
+            assert asyncio.get_running_loop().time() - began < 2
         finally:
             for one in servers:
                 one.resume()

@@ -157,15 +157,10 @@ async def test_the_newest_of_many_versions_is_routed(deployment: Deployment) -> 
     assert len(deployment.routes) == 1
 
 
-async def test_from_announcement_to_route_takes_less_than_two_seconds(deployment: Deployment) -> None:
-    took = []
+async def test_versions_announced_one_after_the_other_are_each_routed(deployment: Deployment) -> None:
+    """How long that takes is measured by `make bench-swaps`."""
     async with running(deployment):
         for number in range(8):
             model = deployment.version(number)
-            began = time.monotonic()
             await deployment.announce(model)
             await deployment.routed(model.version)
-            took.append(time.monotonic() - began)
-    # Far above what it takes on an idle machine: the tests share theirs.
-    assert np.median(took) < 2
-    print(f"announcement to route, seconds: median {np.median(took):.3f}, worst {max(took):.3f}")  # noqa: T201
