@@ -19,7 +19,7 @@ LOOK_S = 0.001
 SLEPT_S = 0.0002
 """It has, when it had nothing to do for so long between two looks."""
 
-INTAKE_SHARE = 0.3
+INTAKE_SHARE = 1.0
 """At most for this share of the time that the last batch took: or all that is done might be to take in calls and refuse
 them."""
 
