@@ -5,8 +5,8 @@ in one process: before the payments of a day are scored, the labels that are kno
 of (label time, event id), and the day is scored by the exported ONNX file. So the scores are those of the whole stack
 where its features are the published ones; `--report .run/demo/report.json` shows what that served.
 
-The measures are those of the handbook's split of 2018-07-25 (see `headrace.demo.quality`). Needs `handbook_raw.parquet`
-and `handbook_features_published.parquet` in one folder.
+The measures are those of the handbook's split of 2018-07-25 (see `headrace.demo.quality`), or of another day with
+`--split`. Needs `handbook_raw.parquet` and `handbook_features_published.parquet` in one folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import argparse
 import datetime as dt
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -126,16 +126,18 @@ def measure(handbook: Handbook, pipeline: Pipeline) -> tuple[Quality, float]:
     return quality_overall(handbook.history, score, handbook.split), time.process_time() - began
 
 
-def figures_of(name: str, quality: dict[str, float | None], first: dict[str, float | None] | None) -> list[Figure]:
+def figures_of(
+    name: str, quality: dict[str, float | None], first: dict[str, float | None] | None, goals: Mapping[str, float]
+) -> list[Figure]:
     """The measures as figures: the first recipe against the goals, others against the first."""
     figures = []
-    for measured, least in GOALS.items():
+    for measured in GOALS:
         value = quality[measured]
         if value is None:
             raise SystemExit(f"{name}: {measured} is undefined; the source does not reach the days of the split")
         title = f"{name}: {measured.replace('_', ' ')}"
         if first is None:
-            figures.append(figure(title, value, "", least=least))
+            figures.append(figure(title, value, "", least=goals.get(measured)))
             continue
         control = ("the first recipe", float(first[measured] or 0.0))
         beats = 1.0 if measured == "average_precision" else None
@@ -147,6 +149,12 @@ def main() -> int:
     """Measure, print, and write `.run/bench/quality.json`."""
     parser = argparse.ArgumentParser(description="Quality of the recipes in the handbook's split of 2018-07-25.")
     parser.add_argument("pipelines", nargs="*", default=PIPELINES, help="the first is held to the goals")
+    parser.add_argument(
+        "--split",
+        type=dt.date.fromisoformat,
+        default=SPLIT,
+        help="first day of the split; on another one than that of the goals the first recipe is only the control",
+    )
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the handbook's files are")
     parser.add_argument("--report", type=Path, action="append", default=[], help="of a replay of the whole stack")
     arguments = parser.parse_args()
@@ -154,14 +162,14 @@ def main() -> int:
     first: list[dict[str, float | None]] = []
 
     def compared(name: str, quality: dict[str, float | None]) -> list[Figure]:
-        figures = figures_of(name, quality, first[0] if first else None)
+        figures = figures_of(name, quality, first[0] if first else None, GOALS if arguments.split == SPLIT else {})
         first.append(quality)
         return figures
 
     def part(name: str) -> bench.Part:
         async def run() -> list[Figure]:
             if not loaded:
-                loaded.append(Handbook.load(arguments.folder))
+                loaded.append(Handbook.load(arguments.folder, arguments.split))
             quality, seconds = measure(loaded[0], load_pipeline(name))
             took = figure(f"{name}: learned and scored", seconds, "s of CPU", better="lower")
             return [*compared(name, asdict(quality)), took]

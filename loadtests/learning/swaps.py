@@ -102,7 +102,11 @@ async def swaps(sizes: Sizes, interval_s: float) -> list[Figure]:
             await one.merge_outcomes([value for _, value in deployed.made.outcomes])
             for batch in one.batches(deployed.made.events):
                 await one.handle(batch)
-        settings = {"HEADRACE_LEARNER_PUBLISH_INTERVAL_S": interval_s}
+        # All announcements are read at the end: which version learned a label is not known of one that was removed.
+        settings = {
+            "HEADRACE_LEARNER_PUBLISH_INTERVAL_S": interval_s,
+            "HEADRACE_LEARNER_KEEP_VERSIONS": 10 * sizes.swaps,
+        }
         services = [stack.enter_context(_service(deployed, name, settings)) for name in SERVICES]
         gateway = stack.enter_context(deployed.gateway("gateway"))
         await gateway.ready()
