@@ -13,28 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import Stack
 from headrace.rollout.triton import TritonServer
 from tests.integration.conftest import kafka_bootstrap, namespace, redis_url, triton_url
 from tests.integration.private_triton import PrivateTriton
 from tests.integration.rollout.conftest import deployment, triton
 from tests.integration.rollout.deployment import Deployment, eventually
 from tests.integration.rollout.test_restarts import process
+from tests.shared_stack import stack
 
-__all__ = ["deployment", "kafka_bootstrap", "namespace", "redis_url", "triton", "triton_url"]
+__all__ = ["deployment", "kafka_bootstrap", "namespace", "redis_url", "stack", "triton", "triton_url"]
 pytestmark = pytest.mark.timeout(900)
 
 ROUNDS = 10
-
-
-@pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """The stack's Kafka and Redis; stopped in the end where this run started them."""
-    found = Stack()
-    started = found.start_infrastructure()
-    yield found
-    if started:
-        found.stop()
 
 
 @pytest.fixture

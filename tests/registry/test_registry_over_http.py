@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from deploy.local import Stack
 from headrace.platform.artifacts import ArtifactStore
 from headrace.rollout.mlflow_registry import MlflowRegistry
 from headrace.rollout.registrar import CHALLENGER, CHAMPION
@@ -21,21 +20,12 @@ from tests.integration.rollout.conftest import deployment, triton
 from tests.integration.rollout.deployment import Deployment, eventually, running
 from tests.integration.rollout.test_mlflow_registry import candidate
 from tests.registry.mlflow_server import MlflowServer
+from tests.shared_stack import stack
 
-__all__ = ["deployment", "kafka_bootstrap", "namespace", "redis_url", "triton", "triton_url"]
+__all__ = ["deployment", "kafka_bootstrap", "namespace", "redis_url", "stack", "triton", "triton_url"]
 pytestmark = pytest.mark.timeout(900)
 
 PATIENCE_S = 180.0
-
-
-@pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """The stack's Kafka, Redis and Triton; stopped in the end where this run started them."""
-    found = Stack()
-    started = found.start_infrastructure()
-    yield found
-    if started:
-        found.stop()
 
 
 @pytest.fixture(scope="module")
